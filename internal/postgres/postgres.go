@@ -1,0 +1,208 @@
+// Package postgres opens the database and says what its errors mean. It is the
+// only place, with each domain's store.go, that knows GORM: a Tx is always an
+// argument, never hidden in a context, so one can see which statements belong
+// together.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
+)
+
+// Tx is a database transaction, or the database itself where one statement is
+// its own transaction.
+type Tx = *gorm.DB
+
+const (
+	// DefaultMaxConns is enough for thousands of payments in flight, because none
+	// holds a connection while its provider is called.
+	DefaultMaxConns = 20
+
+	// lockTimeout bounds the wait behind an uncommitted duplicate. A begin or a
+	// finish holds its locks for milliseconds; whoever waits longer is better told
+	// to come back.
+	lockTimeout = 2 * time.Second
+
+	// statementTimeout is far above any statement of ours, so that only a stuck
+	// server meets it.
+	statementTimeout = 10 * time.Second
+
+	// idleInTransactionTimeout frees locks that a frozen process of ours holds.
+	idleInTransactionTimeout = 5 * time.Second
+
+	// connectTimeout bounds one attempt to reach the server.
+	connectTimeout = 5 * time.Second
+)
+
+// Options tune Open. The zero value is right for production.
+type Options struct {
+	MaxConns int32           // 0: DefaultMaxConns
+	Tracer   pgx.QueryTracer // sees every statement; for tests and traces
+}
+
+// DB is one pool of connections.
+type DB struct {
+	gorm *gorm.DB
+	pool *pgxpool.Pool
+	sql  *sql.DB
+}
+
+// Open connects to url, a postgres:// URL, and returns once the server answers.
+// Isolation, time zone and time-outs are set once per connection: per request
+// they would cost a round trip.
+func Open(ctx context.Context, url string, o Options) (*DB, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, errors.New("the database URL cannot be read: expected postgres://user@host/database") // the cause quotes the URL, password included
+	}
+	cfg.MaxConns = o.MaxConns
+	if o.MaxConns == 0 {
+		cfg.MaxConns = DefaultMaxConns
+	}
+	cfg.ConnConfig.ConnectTimeout = connectTimeout
+	cfg.ConnConfig.Tracer = o.Tracer
+	for name, value := range map[string]string{
+		"application_name":                    "oncepay",
+		"timezone":                            "UTC",
+		"default_transaction_isolation":       "read committed",
+		"lock_timeout":                        millis(lockTimeout),
+		"statement_timeout":                   millis(statementTimeout),
+		"idle_in_transaction_session_timeout": millis(idleInTransactionTimeout),
+	} {
+		cfg.ConnConfig.RuntimeParams[name] = value
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open the database pool: %w", err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("reach the database: %w", err)
+	}
+	sqlDB := stdlib.OpenDBFromPool(pool)
+	g, err := gorm.Open(postgres.New(postgres.Config{Conn: sqlDB}), &gorm.Config{
+		SkipDefaultTransaction: true,
+		DisableAutomaticPing:   true,
+		Logger:                 logger.Discard, // GORM's logger prints statements with their values
+	})
+	if err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("open gorm: %w", err)
+	}
+	return &DB{gorm: g, pool: pool, sql: sqlDB}, nil
+}
+
+func millis(d time.Duration) string { return fmt.Sprintf("%d", d.Milliseconds()) }
+
+// Close returns when every connection is closed.
+func (db *DB) Close() {
+	_ = db.sql.Close() // nothing of ours is buffered in it
+	db.pool.Close()
+}
+
+// Conn is the database for single statements, each its own transaction.
+func (db *DB) Conn(ctx context.Context) Tx { return db.gorm.WithContext(ctx) }
+
+// Ping asks the server for a sign of life.
+func (db *DB) Ping(ctx context.Context) error { return db.pool.Ping(ctx) }
+
+// InTx runs f in one database transaction at READ COMMITTED, which commits if f
+// returns nil. Never call a provider in f.
+func (db *DB) InTx(ctx context.Context, f func(tx Tx) error) error {
+	return db.gorm.WithContext(ctx).Transaction(f, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+}
+
+// SQLSTATEs that the domain tells apart.
+const (
+	codeUniqueViolation  = "23505"
+	codeLockNotAvailable = "55P03"
+	codeUndefinedTable   = "42P01"
+)
+
+// Constraint is the name of the constraint that err says was violated, or "".
+func Constraint(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.ConstraintName
+	}
+	return ""
+}
+
+// IsUniqueViolation reports whether err is one.
+func IsUniqueViolation(err error) bool { return sqlState(err) == codeUniqueViolation }
+
+// IsLockTimeout reports whether a statement gave up waiting for a lock.
+func IsLockTimeout(err error) bool { return sqlState(err) == codeLockNotAvailable }
+
+// IsOutcomeUnknown reports whether err leaves open what the server did: the
+// connection broke, or ended, while the answer was awaited. An error that the
+// server itself reported is known: the statement had no effect. The exceptions
+// are the errors of a server that is going down (class 57P), which may follow a
+// commit.
+func IsOutcomeUnknown(err error) bool {
+	if err == nil {
+		return false
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return len(pg.Code) == 5 && pg.Code[:3] == "57P"
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return false // never connected, so nothing was asked
+	}
+	return true
+}
+
+// IsUnavailable reports whether err says that the database cannot be used at the
+// moment, as opposed to a statement that it refused.
+func IsUnavailable(err error) bool {
+	if err == nil {
+		return false
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code[:2] {
+		case "08", "53", "57": // connection, resources, operator intervention
+			return true
+		}
+		return false
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sql.ErrConnDone) || pgconn.SafeToRetry(err)
+}
+
+func sqlState(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code
+	}
+	return ""
+}
+
+// Describe turns err into a line for a log. The server's Detail and Where quote
+// rows and parameters, so only the state, the constraint and the message's fixed
+// part are told.
+func Describe(err error) string {
+	if err == nil {
+		return ""
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return fmt.Sprintf("SQLSTATE %s constraint=%q", pg.Code, pg.ConstraintName)
+	}
+	return err.Error()
+}
