@@ -8,8 +8,12 @@
 package apierr
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -107,3 +111,30 @@ func (e *Error) WithStatus(status int) *Error {
 func (e *Error) Error() string {
 	return string(e.Code) + ": " + strings.Join(e.Messages, "; ")
 }
+
+// docs is where each code has its explanation.
+const docs = "https://github.com/oncepay/oncepay/blob/main/docs/errors.md#"
+
+// Body is the error as it goes on the wire.
+func (e *Error) Body(requestID string) []byte {
+	messages := e.Messages
+	if len(messages) == 0 {
+		messages = []string{strings.ToLower(strings.ReplaceAll(string(e.Code), "_", " "))}
+	}
+	b, err := json.Marshal(struct {
+		Code      Code     `json:"code"`
+		Messages  []string `json:"messages"`
+		RequestID string   `json:"request_id"`
+		DocURL    string   `json:"doc_url"`
+	}{e.Code, messages, requestID, docs + strings.ToLower(string(e.Code))})
+	if err != nil {
+		panic(err) // four strings
+	}
+	return append(b, '\n')
+}
+
+// From finds the answer in err, if it holds one.
+func From(err error) (*Error, bool) { return errors.AsType[*Error](err) }
+
+// Codes are all codes, in the order of their names.
+func Codes() []Code { return slices.Sorted(maps.Keys(status)) }

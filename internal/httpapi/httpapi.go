@@ -1,0 +1,234 @@
+// Package httpapi is the edge that every listener shares: request ids, the error
+// envelope, bounded bodies, and one log line a request.
+package httpapi
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"regexp"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/jsontree"
+)
+
+const (
+	// MaxBody is the contract's limit, in bytes.
+	MaxBody = 256 << 10
+
+	// MaxHeader bounds a request's header, in bytes. Browsers and proxies stay far
+	// below it.
+	MaxHeader = 16 << 10
+
+	// readHeaderTimeout and readTimeout bound a slow client; a body of 256 KiB needs
+	// less on any line.
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = 30 * time.Second
+	// idleTimeout is how long a connection is kept for its next request. It is
+	// longer than the usual proxy's, so that the proxy closes first.
+	idleTimeout = 2 * time.Minute
+)
+
+// HeaderRequestID names a request, in both directions.
+const HeaderRequestID = "X-Request-Id"
+
+// requestIDs that clients send are taken over if they are short and plain.
+var plainRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+
+// Line is what a handler adds to its request's log line.
+type Line struct {
+	AccountID     string
+	Mode          string
+	Verdict       string
+	TransactionID string
+	Provider      string
+	ProviderTime  time.Duration
+}
+
+const (
+	keyLine      = "oncepay.line"
+	keyRequestID = "oncepay.request_id"
+)
+
+// LineOf is the log line of a request, for its handler to fill in.
+func LineOf(c echo.Context) *Line {
+	l, ok := c.Get(keyLine).(*Line)
+	if !ok {
+		return &Line{}
+	}
+	return l
+}
+
+// RequestID is the id of a request.
+func RequestID(c echo.Context) string {
+	id, _ := c.Get(keyRequestID).(string)
+	return id
+}
+
+// Options are what New needs.
+type Options struct {
+	Log *slog.Logger
+	// Unavailable says whether an error means that the database is away, so the
+	// answer is 503 rather than 500.
+	Unavailable func(error) bool
+	// Describe turns an unexpected error into a line that may be logged.
+	Describe func(error) string
+}
+
+// New is an Echo without routes that answers every failure in the contract's
+// envelope.
+func New(o Options) *echo.Echo {
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.IPExtractor = echo.ExtractIPDirect()
+	e.HTTPErrorHandler = func(err error, c echo.Context) { o.answerError(err, c) }
+	e.Pre(o.logged)
+	return e
+}
+
+// logged gives the request its id, recovers from panics, and writes the one log
+// line when the answer is out.
+func (o Options) logged(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		begun := time.Now()
+		id := c.Request().Header.Get(HeaderRequestID)
+		if !plainRequestID.MatchString(id) {
+			id = uuid.Must(uuid.NewV7()).String()
+		}
+		line := &Line{}
+		c.Set(keyRequestID, id)
+		c.Set(keyLine, line)
+		c.Response().Header().Set(HeaderRequestID, id)
+		c.Response().Header().Set("Cache-Control", "no-store") // answers about money are nobody's to keep
+		c.Response().Header().Set("X-Content-Type-Options", "nosniff")
+		code := apierr.Code("")
+		if err := o.recovered(next, c); err != nil {
+			code = o.answerError(err, c)
+		}
+		o.Log.LogAttrs(c.Request().Context(), slog.LevelInfo, "request",
+			slog.String("request_id", id), slog.String("method", c.Request().Method), slog.String("route", c.Path()),
+			slog.Int("status", c.Response().Status), slog.Int64("duration_ms", time.Since(begun).Milliseconds()),
+			slog.String("account_id", line.AccountID), slog.String("mode", line.Mode), slog.String("idem_verdict", line.Verdict),
+			slog.String("transaction_id", line.TransactionID), slog.String("provider", line.Provider),
+			slog.Int64("provider_ms", line.ProviderTime.Milliseconds()), slog.String("error_code", string(code)))
+		return nil
+	}
+}
+
+// recovered turns a panic into an error. Its stack is logged, its value is not:
+// it may quote what was being worked on.
+func (o Options) recovered(next echo.HandlerFunc, c echo.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			o.Log.ErrorContext(c.Request().Context(), "panic", "request_id", RequestID(c), "stack", string(debug.Stack()))
+			err = errors.New("panic")
+		}
+	}()
+	return next(c)
+}
+
+// answerError writes the envelope for err and returns its code.
+func (o Options) answerError(err error, c echo.Context) apierr.Code {
+	e, known := o.explain(err, c)
+	if !known {
+		o.Log.ErrorContext(c.Request().Context(), "unexpected", "request_id", RequestID(c), "error", o.Describe(err))
+	}
+	if c.Response().Committed {
+		return e.Code
+	}
+	if e.RetryAfter > 0 {
+		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(e.RetryAfter))
+	}
+	_ = c.Blob(e.Status, echo.MIMEApplicationJSON, e.Body(RequestID(c))) // the client has gone
+	return e.Code
+}
+
+// explain is what a client may hear of err, and whether it was to be expected.
+func (o Options) explain(err error, c echo.Context) (*apierr.Error, bool) {
+	if e, ok := apierr.From(err); ok {
+		return e, true
+	}
+	if h, ok := errors.AsType[*echo.HTTPError](err); ok {
+		switch h.Code {
+		case http.StatusNotFound:
+			return apierr.New(apierr.NotFound, "there is nothing at this path"), true
+		case http.StatusMethodNotAllowed:
+			return apierr.New(apierr.UnsupportedMethod, "this path does not take this method"), true
+		}
+	}
+	if o.Unavailable(err) {
+		o.Log.WarnContext(c.Request().Context(), "the database is away", "request_id", RequestID(c), "error", o.Describe(err))
+		return apierr.New(apierr.ServiceUnavailable, "the service cannot reach its database; retry with the same key").Retry(1), true
+	}
+	return apierr.New(apierr.InternalError, "something unexpected happened; retry with the same key"), false
+}
+
+// Body reads a request's body as one JSON value. It fails with 408, 413, 415 or
+// 400, and names place and rule.
+func Body(c echo.Context) (jsontree.Value, error) {
+	if err := jsonContent(c.Request().Header); err != nil {
+		return jsontree.Value{}, err
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(c.Response(), c.Request().Body, MaxBody))
+	if err != nil {
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			return jsontree.Value{}, apierr.New(apierr.RequestTooLarge, "the body must have at most 262144 bytes")
+		}
+		if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+			return jsontree.Value{}, apierr.New(apierr.RequestTimeout, "the body did not arrive in time").WithStatus(http.StatusRequestTimeout)
+		}
+		return jsontree.Value{}, apierr.New(apierr.InvalidRequest, "the body ended early")
+	}
+	v, err := jsontree.Parse(data)
+	if err != nil {
+		return jsontree.Value{}, apierr.New(apierr.InvalidRequest, err.Error())
+	}
+	return v, nil
+}
+
+// jsonContent refuses what is not plain JSON in UTF-8.
+func jsonContent(h http.Header) error {
+	if enc := h.Get(echo.HeaderContentEncoding); enc != "" && enc != "identity" {
+		return apierr.New(apierr.UnsupportedMediaType, "Content-Encoding must not be set")
+	}
+	mediaType, params, err := mime.ParseMediaType(h.Get(echo.HeaderContentType))
+	if err != nil || mediaType != echo.MIMEApplicationJSON {
+		return apierr.New(apierr.UnsupportedMediaType, "Content-Type must be application/json")
+	}
+	if charset := params["charset"]; charset != "" && charset != "utf-8" && charset != "UTF-8" {
+		return apierr.New(apierr.UnsupportedMediaType, "charset must be utf-8")
+	}
+	return nil
+}
+
+// JSON answers with bytes that are JSON already.
+func JSON(c echo.Context, status int, body []byte) error {
+	c.Response().Header().Set(echo.HeaderContentLength, strconv.Itoa(len(body))) // so that a cut answer shows
+	return c.Blob(status, echo.MIMEApplicationJSON, body)
+}
+
+// Server is an http.Server for h with the limits that protect it. writeTimeout
+// must be longer than any answer takes.
+func Server(h http.Handler, log *slog.Logger, writeTimeout time.Duration) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    MaxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // broken clients; the address at most
+	}
+}
