@@ -110,3 +110,6 @@ CREATE INDEX transactions_payment ON transactions (account_id, payment_id, id);
 -- Serves recovery: what is not resolved yet, longest waiting first. Few rows at
 -- any time; it is left on finish.
 CREATE INDEX transactions_unresolved ON transactions (next_attempt_at) WHERE lease_until IS NOT NULL;
+
+-- Serves the operator's resolve, which knows a transaction by its id alone.
+CREATE INDEX transactions_id ON transactions (id);

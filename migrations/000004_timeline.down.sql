@@ -1,3 +1,4 @@
+DROP TABLE takeovers;
 DROP TABLE resolutions;
 DROP TABLE events;
 DROP TABLE arrivals;

@@ -97,3 +97,15 @@ CREATE TABLE resolutions (
     CONSTRAINT resolutions_outcome_known CHECK (outcome IN ('succeeded', 'failed')),
     CONSTRAINT resolutions_reason_length CHECK (char_length(reason) BETWEEN 1 AND 500)
 );
+
+-- One row per take-over of an unresolved transaction: who took it, under which
+-- fence.
+CREATE TABLE takeovers (
+    account_id     uuid        NOT NULL,
+    transaction_id uuid        NOT NULL,
+    fence          bigint      NOT NULL,
+    taken_by       text        NOT NULL,
+    at             timestamptz NOT NULL,
+    CONSTRAINT takeovers_pkey PRIMARY KEY (account_id, transaction_id, fence),
+    CONSTRAINT takeovers_taken_by_known CHECK (taken_by IN ('request', 'recovery', 'person'))
+);

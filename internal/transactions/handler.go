@@ -1,0 +1,381 @@
+package transactions
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/httpapi"
+	"github.com/oncepay/oncepay/internal/idem"
+	"github.com/oncepay/oncepay/internal/jsontree"
+	"github.com/oncepay/oncepay/internal/merchants"
+)
+
+// Headers of a replay.
+const (
+	headerReplayed = "Idempotent-Replayed"
+	headerMismatch = "Idempotency-Body-Mismatch"
+)
+
+// Pages of lists.
+const (
+	defaultPage = 20
+	maxPage     = 100
+)
+
+// Handler is the payments API as merchants see it.
+type Handler struct {
+	service *Service
+	auth    *merchants.Service
+}
+
+// NewHandler makes the merchants' handler.
+func NewHandler(s *Service, auth *merchants.Service) *Handler { return &Handler{s, auth} }
+
+// Mount adds the routes to e.
+func (h *Handler) Mount(e *echo.Echo) {
+	v1 := e.Group("/v1", h.authenticate)
+	v1.POST("/payments", h.create)
+	v1.GET("/payments", h.list)
+	v1.GET("/payments/:payment_id", h.get)
+	v1.GET("/idempotency-keys", h.lookup)
+	v1.GET("/idempotency-keys/*", h.lookup)
+}
+
+const keyCaller = "oncepay.caller"
+
+// authenticate asks the directory in memory, before anything is read.
+func (h *Handler) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		header := c.Request().Header
+		caller, err := h.auth.Authenticate(header.Get("public-api-key"), header.Get("private-secret-key"))
+		if err != nil {
+			return err
+		}
+		line := httpapi.LineOf(c)
+		line.AccountID, line.Mode = caller.AccountID.String(), caller.Mode
+		c.Set(keyCaller, caller)
+		return next(c)
+	}
+}
+
+func callerOf(c echo.Context) merchants.Caller {
+	caller, _ := c.Get(keyCaller).(merchants.Caller)
+	return caller
+}
+
+// create is POST /v1/payments.
+func (h *Handler) create(c echo.Context) error {
+	ctx, caller := c.Request().Context(), callerOf(c)
+	cmd := Create{
+		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policyOf(caller.AccountID),
+		Operation: "POST /v1/payments", RequestID: httpapi.RequestID(c), ArrivedAt: time.Now(),
+	}
+	var err error
+	if cmd.Nonce, err = idem.NonceFrom(c.Request().Header); err != nil {
+		return err
+	}
+	body, err := httpapi.Body(c)
+	if err == nil {
+		cmd.Fingerprint = h.service.prints.Request(http.MethodPost, "/v1/payments", "", body)
+		cmd.Request, err = parseRequest(body, h.service.rulesFor(caller))
+	}
+	if err != nil {
+		return h.invalid(c, cmd, err)
+	}
+	a, err := h.service.Create(ctx, cmd)
+	return respond(c, a, err)
+}
+
+// rulesFor are the rules that depend on who is asking.
+func (s *Service) rulesFor(caller merchants.Caller) rules {
+	live := caller.Mode == merchants.Live
+	return rules{
+		accountID: caller.AccountID.String(), luhn: live, rawCards: !live || s.rawLive, cardFingerprint: s.prints.Card,
+	}
+}
+
+// invalid answers a request that is not valid: with the first answer, if the nonce
+// has one and the policy ignores retry bodies. A body that was too large, or not
+// JSON at all by its type, is refused even then.
+func (h *Handler) invalid(c echo.Context, cmd Create, invalid error) error {
+	if e, ok := apierr.From(invalid); ok && e.Status == http.StatusBadRequest {
+		a, found, err := h.service.Replay(c.Request().Context(), cmd)
+		if err != nil || found {
+			return respond(c, a, err)
+		}
+	}
+	httpapi.LineOf(c).Verdict = string(idem.Rejected)
+	h.service.arrive(cmd, idem.Rejected, uuid.Nil, false, nil)
+	return invalid
+}
+
+func respond(c echo.Context, a Answer, err error) error {
+	line := httpapi.LineOf(c)
+	line.Verdict, line.Provider, line.ProviderTime = string(a.Verdict), a.Provider, a.ProviderTime
+	if a.TransactionID != uuid.Nil {
+		line.TransactionID = a.TransactionID.String()
+	}
+	if err != nil {
+		return err
+	}
+	if a.Verdict == idem.Replayed {
+		c.Response().Header().Set(headerReplayed, "true")
+	}
+	if a.BodyDiffers {
+		c.Response().Header().Set(headerMismatch, "true")
+	}
+	return httpapi.JSON(c, a.Status, a.Body)
+}
+
+// get is GET /v1/payments/{payment_id}. Another merchant's payment is not found.
+func (h *Handler) get(c echo.Context) error {
+	id, err := uuid.Parse(c.Param("payment_id"))
+	if err != nil || len(c.Param("payment_id")) != len(id.String()) {
+		return apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
+	}
+	caller := callerOf(c)
+	p, err := h.service.store.payment(c.Request().Context(), caller.AccountID, id)
+	if err == nil && p.Mode != caller.Mode {
+		err = apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
+	}
+	if err != nil {
+		return err
+	}
+	views, err := h.present(c, caller, p)
+	if err != nil {
+		return err
+	}
+	body, err := encode(views[0])
+	if err != nil {
+		return err
+	}
+	return httpapi.JSON(c, http.StatusOK, body)
+}
+
+// list is GET /v1/payments?merchant_order_id=, the newest first.
+func (h *Handler) list(c echo.Context) error {
+	caller, order := callerOf(c), c.QueryParam("merchant_order_id")
+	if order == "" {
+		return apierr.New(apierr.MissingParameters, "merchant_order_id is required")
+	}
+	limit, after, err := page(c)
+	if err != nil {
+		return err
+	}
+	if after == uuid.Nil {
+		after = uuid.Max
+	}
+	ps, err := h.service.store.paymentsByOrder(c.Request().Context(), caller.AccountID, caller.Mode, order, after, limit+1)
+	if err != nil {
+		return err
+	}
+	if len(ps) > limit {
+		ps = ps[:limit]
+		linkNext(c, ps[limit-1].ID.String())
+	}
+	views, err := h.present(c, caller, ps...)
+	if err != nil {
+		return err
+	}
+	body, err := encode(views)
+	if err != nil {
+		return err
+	}
+	return httpapi.JSON(c, http.StatusOK, body)
+}
+
+// present reads the payments' transactions and shapes them all.
+func (h *Handler) present(c echo.Context, caller merchants.Caller, ps ...Payment) ([]wirePayment, error) {
+	views := make([]wirePayment, 0, len(ps))
+	ids := make([]uuid.UUID, len(ps))
+	for i, p := range ps {
+		ids[i] = p.ID
+	}
+	ts, err := h.service.store.transactionsOf(c.Request().Context(), caller.AccountID, ids...)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range ps {
+		v, err := presentPayment(p, ts[p.ID])
+		if err != nil {
+			return nil, err
+		}
+		views = append(views, v)
+	}
+	return views, nil
+}
+
+// lookup is GET /v1/idempotency-keys/{nonce}, or ?nonce=: the merchant's own
+// lives, in the mode of the key.
+func (h *Handler) lookup(c echo.Context) error {
+	caller := callerOf(c)
+	return h.service.serveLookup(c, Scope{AccountID: caller.AccountID, Mode: caller.Mode})
+}
+
+// serveLookup answers what became of a nonce, within a scope.
+func (s *Service) serveLookup(c echo.Context, scope Scope) error {
+	nonce, err := nonceParam(c)
+	if err != nil {
+		return err
+	}
+	_, after, err := page(c)
+	if err != nil {
+		return err
+	}
+	found, err := s.Lookup(c.Request().Context(), scope, nonce, after)
+	if err != nil {
+		return err
+	}
+	if len(found.Lives) == 0 && after == uuid.Nil {
+		return apierr.New(apierr.NotFound, "nothing is known of this idempotency key")
+	}
+	if found.Next != "" {
+		linkNext(c, found.Next)
+	}
+	body, err := encode(found)
+	if err != nil {
+		return err
+	}
+	return httpapi.JSON(c, http.StatusOK, body)
+}
+
+// nonceParam reads the nonce from ?nonce= or from the path as it was sent: a nonce
+// may hold / and %, so Echo's own decoding won't do.
+func nonceParam(c echo.Context) (string, error) {
+	nonce := c.QueryParam("nonce")
+	if route, isPath := strings.CutSuffix(c.Path(), "*"); isPath {
+		escaped, _ := strings.CutPrefix(c.Request().URL.EscapedPath(), route)
+		decoded, err := url.PathUnescape(escaped)
+		if err != nil {
+			return "", apierr.New(apierr.InvalidParameters, "the nonce in the path must be percent-encoded")
+		}
+		nonce = decoded
+	}
+	switch {
+	case nonce == "":
+		return "", apierr.New(apierr.MissingParameters, "nonce is required")
+	case !idem.ValidNonce(nonce):
+		return "", apierr.New(apierr.InvalidParameters, "nonce must be 1 to 64 visible ASCII characters without a comma")
+	}
+	return nonce, nil
+}
+
+// page reads ?limit= and ?after=.
+func page(c echo.Context) (limit int, after uuid.UUID, err error) {
+	limit = defaultPage
+	if s := c.QueryParam("limit"); s != "" {
+		if limit, err = strconv.Atoi(s); err != nil || limit < 1 || limit > maxPage {
+			return 0, uuid.Nil, apierr.New(apierr.InvalidParameters, "limit must be a whole number from 1 to 100")
+		}
+	}
+	if s := c.QueryParam("after"); s != "" {
+		if after, err = uuid.Parse(s); err != nil {
+			return 0, uuid.Nil, apierr.New(apierr.InvalidParameters, "after must be a cursor from a Link header")
+		}
+	}
+	return limit, after, nil
+}
+
+// linkNext says where the next page is.
+func linkNext(c echo.Context, after string) {
+	u := *c.Request().URL
+	q := u.Query()
+	q.Set("after", after)
+	u.RawQuery = q.Encode()
+	c.Response().Header().Set("Link", "<"+u.RequestURI()+`>; rel="next"`)
+}
+
+// OperatorHandler is what an operator may ask and decide.
+type OperatorHandler struct{ service *Service }
+
+// NewOperatorHandler makes the operator's handler.
+func NewOperatorHandler(s *Service) *OperatorHandler { return &OperatorHandler{s} }
+
+// Mount adds the routes to g, which is authenticated already.
+func (h *OperatorHandler) Mount(g *echo.Group) {
+	g.GET("/nonces", h.lookup)
+	g.GET("/nonces/*", h.lookup)
+	g.POST("/transactions/:transaction_id/resolve", h.resolve)
+}
+
+// lookup is GET /admin/v1/nonces/{nonce}, or ?nonce=, over all accounts or one.
+func (h *OperatorHandler) lookup(c echo.Context) error {
+	var scope Scope
+	if s := c.QueryParam("account_id"); s != "" {
+		id, err := uuid.Parse(s)
+		if err != nil {
+			return apierr.New(apierr.InvalidParameters, "account_id must be a UUID")
+		}
+		scope.AccountID = id
+	}
+	return h.service.serveLookup(c, scope)
+}
+
+// Limits of a resolution, in characters.
+const (
+	maxReason            = 500
+	maxProviderReference = 255
+)
+
+// resolve is POST /admin/v1/transactions/{transaction_id}/resolve.
+func (h *OperatorHandler) resolve(c echo.Context) error {
+	id, err := uuid.Parse(c.Param("transaction_id"))
+	if err != nil {
+		return apierr.New(apierr.NotFound, "there is no transaction with this id")
+	}
+	body, err := httpapi.Body(c)
+	if err != nil {
+		return err
+	}
+	d, err := parseDecision(body)
+	if err != nil {
+		return err
+	}
+	d.RequestID = httpapi.RequestID(c)
+	tx, err := h.service.Resolve(c.Request().Context(), id, d)
+	if tx.ID != uuid.Nil {
+		httpapi.LineOf(c).TransactionID = tx.ID.String()
+	}
+	if err != nil {
+		return err
+	}
+	answer, err := encode(struct {
+		ID        string `json:"id"`
+		AccountID string `json:"account_id"`
+		PaymentID string `json:"payment_id"`
+		Status    Status `json:"status"`
+		Nonce     string `json:"nonce"`
+	}{tx.ID.String(), tx.AccountID.String(), tx.PaymentID.String(), tx.Status, tx.Nonce})
+	if err != nil {
+		return err
+	}
+	return httpapi.JSON(c, http.StatusOK, answer)
+}
+
+func parseDecision(body jsontree.Value) (Decision, error) {
+	if body.Kind() != jsontree.Object {
+		return Decision{}, apierr.New(apierr.InvalidRequest, "$ must be an object")
+	}
+	v := &validator{}
+	d := Decision{
+		ProviderReference: v.text(body.Get("provider_reference"), 0, maxProviderReference),
+		Reason:            v.requiredText(body.Get("reason"), 1, maxReason),
+	}
+	if at := body.Get("outcome"); v.required(at) {
+		switch outcome, _ := at.Text(); outcome {
+		case "succeeded":
+			d.Succeeded = true
+		case "failed":
+		default:
+			v.invalid(at, "must be succeeded or failed")
+		}
+	}
+	return d, v.err()
+}

@@ -1,0 +1,238 @@
+package transactions
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/oncepay/oncepay/internal/money"
+	"github.com/oncepay/oncepay/internal/providers"
+)
+
+// The wire shapes of a payment. Field by field the contract's, in its order; null
+// and empty values included, because clients read them.
+
+type wirePayment struct {
+	ID                string            `json:"id"`
+	AccountID         string            `json:"account_id"`
+	Description       string            `json:"description"`
+	Country           string            `json:"country"`
+	Status            string            `json:"status"`
+	SubStatus         string            `json:"sub_status"`
+	MerchantOrderID   string            `json:"merchant_order_id"`
+	MerchantReference *string           `json:"merchant_reference"`
+	CreatedAt         string            `json:"created_at"`
+	UpdatedAt         string            `json:"updated_at"`
+	Amount            wireAmount        `json:"amount"`
+	Checkout          wireCheckout      `json:"checkout"`
+	PaymentMethod     wirePaymentMethod `json:"payment_method"`
+	CustomerPayer     json.RawMessage   `json:"customer_payer"`
+	AdditionalData    json.RawMessage   `json:"additional_data"`
+	Transactions      any               `json:"transactions"` // an object where one call made it, else an array
+	CallbackURL       string            `json:"callback_url"`
+	Workflow          string            `json:"workflow"`
+	Metadata          json.RawMessage   `json:"metadata"`
+	FraudScreening    *struct{}         `json:"fraud_screening"`
+	PaymentLinkID     string            `json:"payment_link_id"`
+	SubscriptionCode  *string           `json:"subscription_code"`
+	SDKActionRequired bool              `json:"sdk_action_required"`
+	SimplifiedMode    bool              `json:"simplified_mode"`
+	IdempotencyKey    string            `json:"idempotency_key"`
+	Version           int64             `json:"version"`
+}
+
+type wireAmount struct {
+	Captured           json.RawMessage `json:"captured"`
+	Currency           string          `json:"currency"`
+	CurrencyConversion *struct{}       `json:"currency_conversion"`
+	Refunded           json.RawMessage `json:"refunded"`
+	Value              json.RawMessage `json:"value"`
+}
+
+type wireCheckout struct {
+	Session           string `json:"session"`
+	SDKActionRequired bool   `json:"sdk_action_required"`
+}
+
+type wirePaymentMethod struct {
+	VaultedToken            string      `json:"vaulted_token"`
+	Type                    string      `json:"type"`
+	VaultOnSuccess          bool        `json:"vault_on_success"`
+	Token                   string      `json:"token"`
+	ParentPaymentMethodType *string     `json:"parent_payment_method_type"`
+	PaymentMethodDetail     *wireDetail `json:"payment_method_detail,omitempty"` // in a payment
+	Detail                  *wireDetail `json:"detail,omitempty"`                // in a transaction
+}
+
+type wireDetail struct {
+	Card wireCard `json:"card"`
+}
+
+type wireCard struct {
+	Verify                   bool            `json:"verify"`
+	Capture                  bool            `json:"capture"`
+	Installments             int             `json:"installments"`
+	SoftDescriptor           string          `json:"soft_descriptor"`
+	AuthorizationCode        string          `json:"authorization_code"`
+	RetrievalReferenceNumber string          `json:"retrieval_reference_number"`
+	AcquirerReferenceNumber  string          `json:"acquirer_reference_number"`
+	CardData                 keptCard        `json:"card_data"`
+	StoredCredentials        json.RawMessage `json:"stored_credentials"`
+}
+
+type wireTransaction struct {
+	ID                string             `json:"id"`
+	Type              Type               `json:"type"`
+	Status            Status             `json:"status"`
+	Category          string             `json:"category"`
+	Amount            json.RawMessage    `json:"amount"`
+	ProviderID        string             `json:"provider_id"`
+	PaymentMethod     wirePaymentMethod  `json:"payment_method"`
+	ResponseCode      *string            `json:"response_code"`
+	ResponseMessage   *string            `json:"response_message"`
+	Reason            *string            `json:"reason"`
+	Description       string             `json:"description"`
+	MerchantReference *string            `json:"merchant_reference"`
+	ProviderData      wireProviderData   `json:"provider_data"`
+	ConnectionData    wireConnectionData `json:"connection_data"`
+	CreatedAt         string             `json:"created_at"`
+	UpdatedAt         string             `json:"updated_at"`
+}
+
+type wireProviderData struct {
+	ID                      string  `json:"id"`
+	TransactionID           string  `json:"transaction_id"`
+	AccountID               string  `json:"account_id"`
+	Status                  string  `json:"status"`
+	SubStatus               string  `json:"sub_status"`
+	StatusDetail            string  `json:"status_detail"`
+	ResponseMessage         *string `json:"response_message"`
+	ResponseCode            *string `json:"response_code"`
+	ThirdPartyTransactionID string  `json:"third_party_transaction_id"`
+	ISO8583ResponseCode     *string `json:"iso8583_response_code"`
+	ISO8583ResponseMessage  *string `json:"iso8583_response_message"`
+}
+
+type wireConnectionData struct {
+	ID   *string `json:"id"`
+	Name *string `json:"name"`
+}
+
+// wireTime is how times are written: UTC, microseconds, as PostgreSQL keeps them.
+const wireTime = "2006-01-02T15:04:05.000000Z"
+
+func wireAt(t time.Time) string { return t.UTC().Format(wireTime) }
+
+var errStoredShape = errors.New("a stored request or card cannot be read") // the cause may quote it
+
+// presentCreated is the answer to the call that made this transaction:
+// `transactions` is that one, an object.
+func presentCreated(p Payment, t Transaction) ([]byte, error) {
+	w, one, err := present(p, []Transaction{t})
+	if err != nil {
+		return nil, err
+	}
+	w.Transactions = one[0]
+	return encode(w)
+}
+
+// presentPayment is a payment with its transactions, an array, newest first.
+func presentPayment(p Payment, ts []Transaction) (wirePayment, error) {
+	w, all, err := present(p, ts)
+	w.Transactions = all
+	return w, err
+}
+
+func encode(w any) ([]byte, error) {
+	b, err := json.Marshal(w)
+	if err != nil {
+		return nil, errStoredShape
+	}
+	return append(b, '\n'), nil
+}
+
+func present(p Payment, ts []Transaction) (wirePayment, []wireTransaction, error) {
+	var kept keptRequest
+	if json.Unmarshal([]byte(p.Request), &kept) != nil {
+		return wirePayment{}, nil, errStoredShape
+	}
+	all := make([]wireTransaction, 0, len(ts))
+	var first wireCard
+	for i, t := range ts {
+		card, err := presentCard(kept, t)
+		if err != nil {
+			return wirePayment{}, nil, err
+		}
+		if i == len(ts)-1 { // the transaction that created the payment
+			first = card
+		}
+		all = append(all, presentTransaction(kept, t, card))
+	}
+	return wirePayment{
+		ID: p.ID.String(), AccountID: p.AccountID.String(), Description: kept.Description, Country: kept.Country,
+		Status: p.Status, SubStatus: p.SubStatus, MerchantOrderID: p.MerchantOrderID, MerchantReference: orNull(kept.MerchantReference),
+		CreatedAt: wireAt(p.CreatedAt), UpdatedAt: wireAt(p.UpdatedAt),
+		Amount: wireAmount{
+			Captured: money.JSONNumber(p.Captured), Currency: p.Currency, Refunded: money.JSONNumber(p.Refunded), Value: money.JSONNumber(p.Amount),
+		},
+		PaymentMethod:  wirePaymentMethod{Type: categoryCard, PaymentMethodDetail: &wireDetail{first}},
+		CustomerPayer:  or(kept.CustomerPayer, "{}"),
+		AdditionalData: or(kept.AdditionalData, "null"),
+		CallbackURL:    kept.CallbackURL,
+		Workflow:       kept.Workflow,
+		Metadata:       or(kept.Metadata, "[]"),
+		IdempotencyKey: nonceOf(ts),
+		Version:        p.Version,
+	}, all, nil
+}
+
+func presentCard(kept keptRequest, t Transaction) (wireCard, error) {
+	var card keptCard
+	if json.Unmarshal([]byte(t.Card), &card) != nil {
+		return wireCard{}, errStoredShape
+	}
+	return wireCard{
+		Capture: t.Type == Purchase, Installments: kept.Installments, SoftDescriptor: kept.SoftDescriptor,
+		AuthorizationCode: t.AuthorizationCode, CardData: card, StoredCredentials: or(kept.StoredCredentials, "null"),
+	}, nil
+}
+
+func presentTransaction(kept keptRequest, t Transaction, card wireCard) wireTransaction {
+	return wireTransaction{
+		ID: t.ID.String(), Type: t.Type, Status: t.Status, Category: categoryCard, Amount: money.JSONNumber(t.Amount), ProviderID: t.Provider,
+		PaymentMethod: wirePaymentMethod{Type: categoryCard, Detail: &wireDetail{card}},
+		ResponseCode:  orNull(t.ResponseCode), ResponseMessage: orNull(responseMessage(t.ResponseCode)),
+		Description: kept.Description, MerchantReference: orNull(kept.MerchantReference),
+		ProviderData: wireProviderData{ID: t.Provider, TransactionID: t.ProviderReference, Status: string(t.Status)},
+		CreatedAt:    wireAt(t.CreatedAt), UpdatedAt: wireAt(t.UpdatedAt),
+	}
+}
+
+func responseMessage(code string) string {
+	if code == "" {
+		return ""
+	}
+	return providers.Message(code)
+}
+
+// nonceOf is the nonce that created the payment.
+func nonceOf(ts []Transaction) string {
+	if len(ts) == 0 {
+		return ""
+	}
+	return ts[len(ts)-1].Nonce
+}
+
+func or(raw json.RawMessage, other string) json.RawMessage {
+	if len(raw) == 0 {
+		return json.RawMessage(other)
+	}
+	return raw
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

@@ -1,0 +1,117 @@
+package transactions
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/providers"
+)
+
+// Decision is what a person says became of a transaction.
+type Decision struct {
+	Succeeded         bool
+	ProviderReference string
+	Reason            string
+	RequestID         string
+}
+
+// Resolve ends a parked or unresolved transaction by a person's decision, fenced
+// like any finish. `failed` is judged only after the proof moment, and only if the
+// provider, where it can be asked, does not know better.
+func (s *Service) Resolve(ctx context.Context, id uuid.UUID, d Decision) (Transaction, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
+	defer cancel()
+	seen, leaseOver, err := s.store.byID(ctx, id)
+	if err != nil {
+		return Transaction{}, err
+	}
+	if seen.Status.Terminal() {
+		return seen, apierr.New(apierr.InvalidState, fmt.Sprintf("the transaction is %s already", seen.Status))
+	}
+	if !leaseOver {
+		return seen, apierr.New(apierr.RequestInProcess, "somebody is working on this transaction").Retry(retryInProcess)
+	}
+	p, ok := s.providers.Named(seen.Provider)
+	if !ok {
+		return seen, apierr.New(apierr.ProviderUnavailable, "the provider of this transaction is not configured")
+	}
+	r, err := s.takeOver(ctx, seen, p, byPerson)
+	if err != nil {
+		return seen, err
+	}
+	if r == nil {
+		return seen, apierr.New(apierr.RequestInProcess, "somebody else has just taken this transaction over").Retry(retryInProcess)
+	}
+	r.requestID = d.RequestID
+	if d.Succeeded {
+		err = s.decideSucceeded(ctx, r, d)
+	} else {
+		err = s.decideFailed(ctx, r, d)
+	}
+	after, _, readErr := s.store.byID(ctx, id)
+	if readErr != nil {
+		return r.tx, readErr
+	}
+	if err == nil && (after.Status == Succeeded) != d.Succeeded {
+		err = apierr.New(apierr.InvalidState, fmt.Sprintf("the transaction became %s meanwhile", after.Status))
+	}
+	return after, err
+}
+
+func (s *Service) decideSucceeded(ctx context.Context, r *run, d Decision) error {
+	_, err := s.answer(ctx, r, providers.Result{
+		Outcome: providers.Approved, ProviderReference: d.ProviderReference, ResponseCode: "SUCCEEDED", Detail: "decided by a person",
+	}, "resolved", resolution{outcome: "succeeded", reason: d.Reason, requestID: d.RequestID})
+	return err
+}
+
+func (s *Service) decideFailed(ctx context.Context, r *run, d Decision) error {
+	proof := r.terms.proofMoment(r.tx)
+	if wait := proof.Sub(r.now()); wait > 0 {
+		s.giveBack(ctx, r)
+		seconds := secondsUntil(wait)
+		return apierr.New(apierr.InvalidState,
+			fmt.Sprintf("a charge may still arrive: failed can be decided in %d seconds", seconds)).Retry(seconds)
+	}
+	result, proven := s.settle(ctx, r)
+	switch result.Outcome {
+	case providers.Approved, providers.Declined, providers.Pending:
+		if _, err := s.answer(ctx, r, result, "provider", resolution{}); err != nil {
+			return err
+		}
+		return apierr.New(apierr.InvalidState, fmt.Sprintf("the provider knows this transaction as %s, which was recorded instead", result.Outcome))
+	}
+	if !proven && r.provider.Traits().Queryable && result.Outcome != providers.NotFound {
+		// The provider can be asked but does not answer now: a person who knows better
+		// may still decide, and the resolution says that nobody could check.
+		result.Detail = "decided without the provider's word"
+	}
+	return s.fail(ctx, r, result, d)
+}
+
+// fail ends the transaction as a failure and gives the nonce back, as release does,
+// with the person's reason.
+func (s *Service) fail(ctx context.Context, r *run, result providers.Result, d Decision) error {
+	e := ending{
+		status: Errored, providerReference: d.ProviderReference, released: true, at: r.now(), retention: r.policy.Retention,
+		cause: "resolved", calls: r.calls, resolution: resolution{outcome: "failed", reason: d.Reason, requestID: d.RequestID},
+	}
+	if r.policy.KeepErrors {
+		e.released = false
+		e.answer = r.errorAnswer(apierr.New(apierr.ProviderError, "the payment failed at the provider"))
+	}
+	_, err := s.finish(ctx, r, result, e, Answer{}, nil)
+	return err
+}
+
+// giveBack ends a person's hold without changing anything, parked included.
+func (s *Service) giveBack(ctx context.Context, r *run) {
+	l := leaving{park: r.tx.ParkedAt != nil, next: s.nextAttempt(r), calls: r.calls, retention: r.policy.Retention}
+	_ = s.save(ctx, func() error { // if it fails, the lease ends by itself
+		_, err := s.store.leave(ctx, r.tx, l)
+		return err
+	})
+}

@@ -1,0 +1,343 @@
+package transactions
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/idem"
+	"github.com/oncepay/oncepay/internal/postgres"
+	"github.com/oncepay/oncepay/internal/providers"
+)
+
+const (
+	// sendMargin is kept between the last moment to send and what must follow it
+	// within the lease. It covers the pause between looking at the clock and the
+	// first byte.
+	sendMargin = time.Second
+	// saveTime is what a finish may take after the provider has answered.
+	saveTime = 2 * time.Second
+	// LeaseMargin is how much longer than the provider's time-out a lease must be.
+	LeaseMargin = sendMargin + saveTime
+
+	// grace is how much later than a merchant's own retry recovery comes: the
+	// retry can do more, because it brings the card again.
+	grace = time.Second
+
+	// maxLooks bounds how often one request looks at a nonce that changes under
+	// its eyes. Each look that fails means that somebody else got on.
+	maxLooks = 3
+
+	// saveAttempts and savePause: a finish is repeated, because what it writes is
+	// the only memory of a charge, but within saveTime.
+	saveAttempts = 4
+	savePause    = 100 * time.Millisecond
+
+	// Retry-After values of the contract, in seconds.
+	retryInProcess = 1
+	retryParked    = 60
+)
+
+// Options are what a Service needs.
+type Options struct {
+	DB        *postgres.DB
+	Providers providers.Registry
+	Arrivals  *idem.Arrivals
+	// Lease is how long a claim keeps others out. It is longer than any request
+	// may run, so only a claim whose owner died outlives it.
+	Lease time.Duration
+	// PolicyOf is the policy of an account, for work that no request began.
+	PolicyOf func(account uuid.UUID) idem.Policy
+	// Fingerprints compares bodies and cards.
+	Fingerprints *idem.Fingerprinter
+	// RawLiveCards allows card numbers in live mode.
+	RawLiveCards bool
+	Log          *slog.Logger
+}
+
+// Service creates payments, resumes what was left unresolved, and answers what
+// became of a nonce.
+type Service struct {
+	store     store
+	providers providers.Registry
+	arrivals  *idem.Arrivals
+	lease     time.Duration
+	policyOf  func(account uuid.UUID) idem.Policy
+	prints    *idem.Fingerprinter
+	rawLive   bool
+	log       *slog.Logger
+	instance  uuid.UUID
+}
+
+// NewService fails if the lease is too short for one of the providers.
+func NewService(o Options) (*Service, error) {
+	for _, p := range o.Providers.All() {
+		if least := p.Traits().Timeout + LeaseMargin; o.Lease < least {
+			return nil, fmt.Errorf("the lease must be at least %s: the time-out of provider %s and %s more", least, p.Name(), LeaseMargin)
+		}
+	}
+	return &Service{
+		store: store{o.DB}, providers: o.Providers, arrivals: o.Arrivals, lease: o.Lease, policyOf: o.PolicyOf,
+		prints: o.Fingerprints, rawLive: o.RawLiveCards, log: o.Log, instance: uuid.Must(uuid.NewV7()),
+	}, nil
+}
+
+// terms are the times that one transaction's holders must keep, all from the
+// moment of the claim.
+type terms struct{ lease, timeout, settle time.Duration }
+
+func (s *Service) terms(p providers.Provider) terms {
+	t := p.Traits()
+	return terms{lease: s.lease, timeout: t.Timeout, settle: t.Settle}
+}
+
+// sendWindow is how long after the claim a charge may still go on the wire.
+func (t terms) sendWindow() time.Duration { return t.lease - t.timeout - sendMargin }
+
+// firstLook is when recovery looks at a claim that nobody finished.
+func (t terms) firstLook() time.Duration { return t.lease + grace }
+
+// proofMoment is when everything that may ever have been sent has either arrived
+// or never will. An inquiry sent after it, and answered "unknown to us", proves
+// that nothing was or will be booked.
+func (t terms) proofMoment(tx Transaction) time.Time {
+	return tx.MaySendUntil.Add(t.timeout + t.settle)
+}
+
+// Create is one request to create a payment.
+type Create struct {
+	AccountID   uuid.UUID
+	Mode        string
+	Policy      idem.Policy
+	Nonce       string
+	Operation   string // method, route and target: what the nonce names
+	Fingerprint []byte
+	Request     Request
+	RequestID   string
+	ArrivedAt   time.Time // by this process's clock
+}
+
+// Answer is what a request is told.
+type Answer struct {
+	Status        int
+	Body          []byte
+	Verdict       idem.Verdict
+	BodyDiffers   bool // and the answer is the first request's
+	TransactionID uuid.UUID
+	Provider      string
+	ProviderTime  time.Duration
+}
+
+// Create begins, calls and finishes, or tells what became of the nonce. Its error
+// is an *apierr.Error wherever we know what to say; then the Answer still holds
+// what is known for the log.
+//
+// From here on the client's connection doesn't matter: a client that hangs up
+// must not stop a charge half-way.
+func (s *Service) Create(ctx context.Context, cmd Create) (Answer, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
+	defer cancel()
+	provider, ok := s.providers.For(cmd.Mode)
+	if !ok {
+		return Answer{}, apierr.New(apierr.UnavailablePaymentMethod, "no provider is configured for "+cmd.Mode+" mode")
+	}
+	for range maxLooks {
+		r, err := s.begin(ctx, cmd, provider)
+		if err != nil {
+			return Answer{}, err
+		}
+		if r != nil {
+			s.arrive(cmd, idem.New, r.tx.ID, false, nil)
+			return s.conclude(ctx, r, s.send(ctx, r), false)
+		}
+		k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Fingerprint)
+		if err != nil {
+			return Answer{}, err
+		}
+		if !found { // released or purged since
+			continue
+		}
+		if k.Expired && k.LeaseOver == nil {
+			if err := s.store.endLife(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, k.ID); err != nil {
+				return Answer{}, err
+			}
+			continue
+		}
+		a, done, err := s.meet(ctx, cmd, k)
+		if done || err != nil {
+			return a, err
+		}
+	}
+	s.arrive(cmd, idem.InProcess, uuid.Nil, false, nil)
+	return Answer{Verdict: idem.InProcess}, inProcess(retryInProcess)
+}
+
+// Replay is the read-only look for a finished nonce: a retry whose body is broken
+// is answered like any other, if the policy ignores retry bodies. It reports
+// whether there was an answer; nothing is begun or changed.
+func (s *Service) Replay(ctx context.Context, cmd Create) (Answer, bool, error) {
+	if !cmd.Policy.IgnoreRetryBody {
+		return Answer{}, false, nil
+	}
+	k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, nil)
+	if err != nil || !found || k.ResponseStatus == nil || k.Operation != cmd.Operation || k.Expired && k.LeaseOver == nil {
+		return Answer{}, false, err
+	}
+	return s.replay(cmd, k, true), true, nil
+}
+
+// begin claims the nonce and makes payment and transaction: one round trip, one
+// commit. It returns nil if the nonce is taken.
+func (s *Service) begin(ctx context.Context, cmd Create, p providers.Provider) (*run, error) {
+	n := newPayment{
+		AccountID: cmd.AccountID, PaymentID: uuid.Must(uuid.NewV7()), TransactionID: uuid.Must(uuid.NewV7()),
+		Mode: cmd.Mode, Nonce: cmd.Nonce, Operation: cmd.Operation, Fingerprint: cmd.Fingerprint, Retention: cmd.Policy.Retention,
+		Request: cmd.Request, Provider: p.Name(), Holder: uuid.New(), Instance: s.instance, Terms: s.terms(p),
+	}
+	started := time.Now()
+	tx, c, claimed, err := s.store.begin(ctx, n)
+	if postgres.IsOutcomeUnknown(err) {
+		tx, c, claimed, err = s.stillOurs(ctx, err, n.AccountID, n.TransactionID, 1, n.Holder)
+	}
+	if postgres.IsLockTimeout(err) { // behind an uncommitted duplicate
+		s.arrive(cmd, idem.InProcess, uuid.Nil, false, nil)
+		return nil, inProcess(retryInProcess)
+	}
+	if err != nil || !claimed {
+		return nil, err
+	}
+	r := s.newRun(tx, c, started, p, cmd.Policy, byRequest)
+	r.payment = n.payment(c.at)
+	r.charge = chargeOf(cmd, n.TransactionID)
+	r.requestID = cmd.RequestID
+	return r, nil
+}
+
+// stillOurs asks, after the answer to a COMMIT was lost, whether it took place,
+// and goes on only if the fence and the holder are still ours: somebody else may
+// have reached the same fence by the same step. cause is what is reported if not.
+func (s *Service) stillOurs(ctx context.Context, cause error, account, transaction uuid.UUID, fence int64, holder uuid.UUID) (Transaction, clock, bool, error) {
+	tx, c, found, err := s.store.holding(ctx, account, transaction)
+	if err != nil || !found || tx.Fence != fence || tx.LeaseHolder != holder || tx.LeaseUntil == nil {
+		return Transaction{}, clock{}, false, unavailable(cause)
+	}
+	return tx, c, true, nil
+}
+
+// meet is what happens to a request whose nonce is taken. done is false if the
+// nonce changed meanwhile: look again.
+func (s *Service) meet(ctx context.Context, cmd Create, k keyRecord) (a Answer, done bool, err error) {
+	differs := string(k.Fingerprint) != string(cmd.Fingerprint)
+	a = Answer{TransactionID: k.ID, Provider: k.Provider}
+	switch {
+	case k.Operation != cmd.Operation:
+		a.Verdict = idem.Mismatch
+		err = apierr.New(apierr.IdempotencyKeyReused, idem.Header+" was used for another operation; use a new key")
+	case k.ResponseStatus != nil && differs && !cmd.Policy.IgnoreRetryBody:
+		a.Verdict = idem.Mismatch
+		err = apierr.New(apierr.IdempotencyKeyReused, idem.Header+" was used with another body; use a new key")
+	case k.ResponseStatus != nil:
+		return s.replay(cmd, k, differs), true, nil
+	case k.ParkedAt != nil:
+		a.Verdict = idem.InProcess
+		err = inProcess(retryParked)
+	case k.LeaseOver != nil && !*k.LeaseOver && !k.HolderGone:
+		a.Verdict = idem.InProcess
+		err = inProcess(retryInProcess)
+	default:
+		return s.resume(ctx, cmd, k, differs)
+	}
+	s.arrive(cmd, a.Verdict, k.ID, differs, k.differsIn(cmd.Request))
+	return a, true, err
+}
+
+func (s *Service) replay(cmd Create, k keyRecord, differs bool) Answer {
+	s.arrive(cmd, idem.Replayed, k.ID, differs, k.differsIn(cmd.Request))
+	return Answer{
+		Status: *k.ResponseStatus, Body: k.ResponseBody, Verdict: idem.Replayed, BodyDiffers: differs,
+		TransactionID: k.ID, Provider: k.Provider,
+	}
+}
+
+// resume takes an unresolved transaction over. With the same body the card is
+// here again, so the same reference may be resent to a provider that still
+// recognises it; with another body one can only ask.
+func (s *Service) resume(ctx context.Context, cmd Create, k keyRecord, differs bool) (Answer, bool, error) {
+	p, ok := s.providers.Named(k.Provider)
+	if !ok {
+		return Answer{}, true, apierr.New(apierr.ProviderUnavailable, "the provider of this payment is not configured").Retry(retryParked)
+	}
+	t := s.terms(p)
+	maySend := !differs && s.mayResend(k, p.Traits())
+	holder, started := uuid.New(), time.Now()
+	tx, c, won, err := s.store.takeOver(ctx, k.Transaction, byRequest, holder, s.instance, t, maySend)
+	if postgres.IsOutcomeUnknown(err) {
+		tx, c, won, err = s.stillOurs(ctx, err, k.AccountID, k.ID, k.Fence+1, holder)
+	}
+	if postgres.IsLockTimeout(err) {
+		return Answer{Verdict: idem.InProcess}, true, inProcess(retryInProcess)
+	}
+	if err != nil || !won {
+		return Answer{}, false, err
+	}
+	s.arrive(cmd, idem.Resumed, tx.ID, differs, k.differsIn(cmd.Request))
+	r := s.newRun(tx, c, started, p, cmd.Policy, byRequest)
+	r.requestID = cmd.RequestID
+	if maySend {
+		r.charge = chargeOf(cmd, tx.ID)
+	}
+	if r.payment, err = s.store.payment(ctx, tx.AccountID, tx.PaymentID); err != nil {
+		return Answer{}, true, err
+	}
+	result, proven := s.settle(ctx, r)
+	a, err := s.conclude(ctx, r, result, proven)
+	a.Verdict = idem.Resumed
+	a.BodyDiffers = differs
+	return a, true, err
+}
+
+// mayResend says whether a provider would still recognise the reference of this
+// transaction. A resend that was refused once is never tried again in this life:
+// otherwise a provider that keeps refusing would put the proof off for ever.
+func (s *Service) mayResend(k keyRecord, t providers.Traits) bool {
+	if !t.Idempotent || k.ResendRefused {
+		return false
+	}
+	return t.IdempotentFor == 0 || k.Now.Before(k.CreatedAt.Add(t.IdempotentFor-t.Timeout-t.Settle))
+}
+
+func chargeOf(cmd Create, transaction uuid.UUID) *providers.Charge {
+	return &providers.Charge{
+		Order: providers.Order{
+			Reference: transaction.String(), AccountID: cmd.AccountID.String(), Mode: cmd.Mode, MerchantOrderID: cmd.Request.MerchantOrderID,
+		},
+		Amount: cmd.Request.Amount, Currency: cmd.Request.Currency, Country: cmd.Request.Country,
+		Description: cmd.Request.Description, Capture: cmd.Request.Capture, Card: cmd.Request.Card,
+	}
+}
+
+func (s *Service) arrive(cmd Create, v idem.Verdict, tx uuid.UUID, differs bool, names []string) {
+	s.arrivals.Record(idem.Arrival{
+		AccountID: cmd.AccountID, Mode: cmd.Mode, Nonce: cmd.Nonce, Verdict: v,
+		TransactionID: uuid.NullUUID{UUID: tx, Valid: tx != uuid.Nil}, RequestID: cmd.RequestID,
+		BodyDiffers: differs, Differs: names, At: cmd.ArrivedAt,
+	})
+}
+
+func inProcess(seconds int) *apierr.Error {
+	return apierr.New(apierr.RequestInProcess, "a request with this idempotency key is in process; retry with the same key").Retry(seconds)
+}
+
+// unavailable is what a caller is told when the database did not do its part. The
+// nonce is as it was, or will be resumed: retrying with it is always right.
+func unavailable(cause error) error {
+	return fmt.Errorf("%w (%w)", apierr.New(apierr.ServiceUnavailable, "the service could not record the outcome; retry with the same key").Retry(retryInProcess), cause)
+}
+
+// secondsUntil is a wait in whole seconds, at least one.
+func secondsUntil(d time.Duration) int { return max(1, int(math.Ceil(d.Seconds()))) }

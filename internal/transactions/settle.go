@@ -1,0 +1,360 @@
+package transactions
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/idem"
+	"github.com/oncepay/oncepay/internal/postgres"
+	"github.com/oncepay/oncepay/internal/providers"
+)
+
+// run is one holder's work on one transaction: from its claim, or its take-over,
+// until it finishes, leaves, or finds itself fenced out.
+type run struct {
+	tx        Transaction
+	payment   Payment
+	clock     clock
+	started   time.Time // before the claim was asked for
+	provider  providers.Provider
+	terms     terms
+	policy    idem.Policy
+	by        taker
+	requestID string
+	charge    *providers.Charge // nil: this holder may only ask
+	calls     []call
+	spent     time.Duration // with the provider
+}
+
+func (s *Service) newRun(tx Transaction, c clock, started time.Time, p providers.Provider, policy idem.Policy, by taker) *run {
+	return &run{tx: tx, clock: c, started: started, provider: p, terms: s.terms(p), policy: policy, by: by}
+}
+
+// maySend says whether a charge may still go on the wire. It is asked again just
+// before the first byte. The monotonic clock decides, and the wall clock is a
+// second witness: a machine that was suspended stops the first, not the second.
+func (r *run) maySend() bool {
+	now := time.Now()
+	elapsed := max(now.Sub(r.started), now.Round(0).Sub(r.started.Round(0)))
+	return elapsed < r.terms.sendWindow()
+}
+
+func (r *run) order() providers.Order {
+	return providers.Order{
+		Reference: r.tx.ID.String(), AccountID: r.tx.AccountID.String(), Mode: r.tx.Mode, MerchantOrderID: r.payment.MerchantOrderID,
+	}
+}
+
+// now is the database's time, never ahead of it, as precise as the database.
+func (r *run) now() time.Time { return r.clock.earliest().Truncate(time.Microsecond) }
+
+// exchange does one exchange with the provider and notes it. No database
+// transaction is open and no connection is held while it runs.
+func (r *run) exchange(ctx context.Context, kind string, f func(ctx context.Context) providers.Result) providers.Result {
+	ctx, cancel := context.WithTimeout(ctx, r.terms.timeout)
+	defer cancel()
+	at, begun := r.now(), time.Now()
+	result := f(ctx)
+	took := time.Since(begun)
+	r.spent += took
+	r.calls = append(r.calls, call{
+		Seq: len(r.calls) + 1, Kind: kind, Provider: r.provider.Name(), Outcome: string(result.Outcome),
+		ProviderReference: result.ProviderReference, ResponseCode: result.ResponseCode, Detail: result.Detail,
+		StartedAt: at, DurationMS: took.Milliseconds(),
+	})
+	return result
+}
+
+// send is one attempt on the wire.
+func (s *Service) send(ctx context.Context, r *run) providers.Result {
+	if !r.maySend() { // it never was on the wire
+		return providers.Result{Outcome: providers.NotReached, Detail: "the time to send had passed"}
+	}
+	return r.exchange(ctx, "send", func(ctx context.Context) providers.Result {
+		return r.provider.Charge(ctx, *r.charge, r.maySend)
+	})
+}
+
+// settle finds out what became of a transaction that somebody else began: from
+// what earlier holders learnt too late, else by asking, else by sending the same
+// reference again where that is safe. proven means that no send ever had, or will
+// have, an effect.
+func (s *Service) settle(ctx context.Context, r *run) (result providers.Result, proven bool) {
+	known, err := s.store.observations(ctx, r.tx)
+	if err != nil {
+		return providers.Result{Outcome: providers.Unclear, Detail: "the observations could not be read"}, false
+	}
+	if result, ok := conclusive(known); ok {
+		return result, false
+	}
+	traits := r.provider.Traits()
+	if traits.Queryable {
+		sentAt := r.now()
+		result = r.exchange(ctx, "inquire", func(ctx context.Context) providers.Result {
+			return r.provider.Inquire(ctx, r.order())
+		})
+		if result.Outcome != providers.NotFound {
+			return result, false
+		}
+		if r.charge == nil && !sentAt.Before(r.terms.proofMoment(r.tx)) {
+			return s.prove(ctx, r, result)
+		}
+	}
+	if r.charge != nil {
+		return s.send(ctx, r), false
+	}
+	if traits.Queryable {
+		return result, false
+	}
+	return providers.Result{Outcome: providers.Unclear, Detail: "the provider cannot be asked"}, false
+}
+
+// prove makes sure of an inquiry that was sent after the proof moment and found
+// nothing. What it could not see is a send that is still asleep; so a provider
+// that can void a reference is asked to refuse it from now on.
+func (s *Service) prove(ctx context.Context, r *run, unknown providers.Result) (providers.Result, bool) {
+	if !r.provider.Traits().CanVoid {
+		return unknown, true
+	}
+	if !r.maySend() {
+		return unknown, false
+	}
+	result := r.exchange(ctx, "void", func(ctx context.Context) providers.Result {
+		return r.provider.Void(ctx, r.order(), r.maySend)
+	})
+	return result, result.Outcome == providers.Voided
+}
+
+// conclusive finds the outcome among observations: booked beats everything.
+func conclusive(rs []providers.Result) (providers.Result, bool) {
+	for _, want := range []providers.Outcome{providers.Approved, providers.Declined} {
+		for _, r := range rs {
+			if r.Outcome == want {
+				return r, true
+			}
+		}
+	}
+	return providers.Result{}, false
+}
+
+// conclude turns what is known into what is kept and what the caller is told.
+// This is the release rule; see the table in docs/concepts/idempotency.md.
+func (s *Service) conclude(ctx context.Context, r *run, result providers.Result, proven bool) (Answer, error) {
+	switch {
+	case proven:
+		return s.release(ctx, r, result, Errored, "proved",
+			apierr.New(apierr.ProviderUnavailable, "the provider never processed this payment; retry with the same key").Retry(retryInProcess))
+	case result.Outcome == providers.Approved || result.Outcome == providers.Declined || result.Outcome == providers.Pending:
+		return s.answer(ctx, r, result, "provider", resolution{})
+	case r.tx.Fence == 1 && result.Outcome == providers.Refused:
+		return s.release(ctx, r, result, Rejected, "refused",
+			apierr.New(apierr.InvalidRequest, "the provider refused the request as invalid and charged nothing; correct it and retry with the same key"))
+	case r.tx.Fence == 1 && result.Outcome == providers.NotReached:
+		return s.release(ctx, r, result, Errored, "not_reached",
+			apierr.New(apierr.ProviderUnavailable, "the provider could not be reached and charged nothing; retry with the same key").Retry(retryInProcess))
+	}
+	return s.leave(ctx, r, result)
+}
+
+// answer stores an outcome as the nonce's answer.
+func (s *Service) answer(ctx context.Context, r *run, result providers.Result, cause string, decided resolution) (Answer, error) {
+	e := ending{
+		status: statusOf(result), providerReference: result.ProviderReference, responseCode: result.ResponseCode,
+		authorizationCode: result.AuthorizationCode, at: r.now(), retention: r.policy.Retention, cause: cause, calls: r.calls, resolution: decided,
+	}
+	if e.status == Pending {
+		e.poll = pollAfter(e.at.Sub(r.tx.CreatedAt))
+	}
+	p, t := r.after(e)
+	body, err := presentCreated(p, t)
+	if err != nil {
+		return Answer{}, err
+	}
+	e.answer = &answer{status: http.StatusCreated, body: body}
+	return s.finish(ctx, r, result, e, Answer{Status: http.StatusCreated, Body: body}, nil)
+}
+
+// release ends a transaction that had no effect and gives the nonce back, unless
+// the policy keeps errors; then the error is the nonce's answer.
+func (s *Service) release(ctx context.Context, r *run, result providers.Result, status Status, cause string, told *apierr.Error) (Answer, error) {
+	e := ending{
+		status: status, responseCode: result.ResponseCode, released: true, at: r.now(), retention: r.policy.Retention,
+		cause: cause, calls: r.calls,
+	}
+	if r.policy.KeepErrors {
+		e.released, e.answer = false, r.errorAnswer(told)
+	}
+	return s.finish(ctx, r, result, e, Answer{}, told)
+}
+
+// finish saves an ending, and tells the caller only what is saved.
+func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e ending, told Answer, toldErr error) (Answer, error) {
+	var matched bool
+	err := s.save(ctx, func() (err error) {
+		matched, err = s.store.finish(ctx, r.tx, e)
+		return err
+	})
+	told = r.describe(told)
+	switch {
+	case err != nil:
+		s.log.ErrorContext(ctx, "an outcome could not be saved; it will be asked for again", "transaction_id", r.tx.ID, "fence", r.tx.Fence,
+			"outcome", string(result.Outcome), "error", postgres.Describe(err))
+		return r.describe(Answer{}), unavailable(err)
+	case matched:
+		return told, toldErr
+	}
+	o, found, err := s.store.outcome(ctx, r.tx.AccountID, r.tx.ID)
+	if err != nil {
+		return r.describe(Answer{}), unavailable(err)
+	}
+	if found && o.Fence == r.tx.Fence && o.LeaseHolder == r.tx.LeaseHolder && o.Status == e.status {
+		return told, toldErr // an earlier try of this save had committed, and its answer was lost
+	}
+	if e.resolution.outcome != "" { // a person's word is no provider's
+		result.Outcome = providers.Outcome("decided_" + e.resolution.outcome)
+	}
+	s.observe(ctx, r, result)
+	return s.tellOutcome(r, o, found)
+}
+
+// tellOutcome answers a holder that was fenced out from what is stored: by
+// transaction, never by nonce, so it cannot be another life's answer.
+func (s *Service) tellOutcome(r *run, o outcome, found bool) (Answer, error) {
+	switch {
+	case found && o.ResponseStatus != nil:
+		return r.describe(Answer{Status: *o.ResponseStatus, Body: o.ResponseBody}), nil
+	case found && o.Released:
+		return r.describe(Answer{}), apierr.New(apierr.ProviderUnavailable, "the provider charged nothing; retry with the same key").Retry(retryInProcess)
+	}
+	return r.describe(Answer{}), apierr.New(apierr.ProviderError, "the outcome is not known yet; retry with the same key").Retry(retryInProcess)
+}
+
+// leave ends this holder's work without an outcome. Nothing is told that could be
+// taken for one.
+func (s *Service) leave(ctx context.Context, r *run, result providers.Result) (Answer, error) {
+	told := r.unresolved(result)
+	l := leaving{
+		next:          grace,
+		resendRefused: r.tx.Fence > 1 && result.Outcome == providers.Refused,
+		calls:         r.calls, retention: r.policy.Retention,
+	}
+	if r.policy.KeepErrors && told.Code != apierr.RequestInProcess {
+		l.answer = r.errorAnswer(told)
+	}
+	if r.by == byRecovery {
+		l.attempt = 1
+		l.park = s.shouldPark(r)
+		l.next = s.nextAttempt(r)
+	}
+	var matched bool
+	err := s.save(ctx, func() (err error) {
+		matched, err = s.store.leave(ctx, r.tx, l)
+		return err
+	})
+	if err == nil && !matched {
+		s.observe(ctx, r, result)
+	}
+	return r.describe(Answer{}), told
+}
+
+// unresolved is what the caller of an unresolved attempt is told.
+func (r *run) unresolved(result providers.Result) *apierr.Error {
+	switch {
+	case result.Outcome == providers.NotFound || result.Outcome == providers.Voided:
+		wait := r.terms.proofMoment(r.tx).Sub(r.now())
+		return apierr.New(apierr.RequestInProcess, "the provider does not know this payment yet and may still receive it; retry with the same key").Retry(secondsUntil(wait))
+	case result.TimedOut:
+		return apierr.New(apierr.RequestTimeout, "the provider did not answer in time, the outcome is not known; retry with the same key").Retry(retryInProcess)
+	}
+	return apierr.New(apierr.ProviderError, "the provider's answer leaves the outcome open; retry with the same key").Retry(retryInProcess)
+}
+
+// save repeats a write that is safe to repeat, while the database is away for a
+// moment.
+func (s *Service) save(ctx context.Context, write func() error) error {
+	pause := savePause
+	for attempt := 1; ; attempt++ {
+		err := write()
+		if err == nil || attempt == saveAttempts || !postgres.IsUnavailable(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+		pause *= 2
+	}
+}
+
+// observe keeps what a fenced-out holder learnt. Facts are never thrown away; if
+// even that fails, the log has it.
+func (s *Service) observe(ctx context.Context, r *run, result providers.Result) {
+	err := s.save(ctx, func() error { return s.store.observe(ctx, r.tx, result, r.calls) })
+	if err != nil {
+		s.log.ErrorContext(ctx, "an observation could not be stored", "transaction_id", r.tx.ID, "fence", r.tx.Fence,
+			"outcome", string(result.Outcome), "provider_reference", result.ProviderReference, "error", postgres.Describe(err))
+	}
+}
+
+// describe adds to an answer what the log wants to know.
+func (r *run) describe(a Answer) Answer {
+	a.Verdict = idem.New
+	a.TransactionID, a.Provider, a.ProviderTime = r.tx.ID, r.provider.Name(), r.spent
+	return a
+}
+
+func (r *run) errorAnswer(e *apierr.Error) *answer {
+	return &answer{status: e.Status, body: e.Body(r.requestID)}
+}
+
+// after is what payment and transaction will be once e is saved, so that the
+// answer can be saved with it.
+func (r *run) after(e ending) (Payment, Transaction) {
+	p, t := r.payment, r.tx
+	t.Status, t.ProviderReference, t.ResponseCode, t.AuthorizationCode = e.status, e.providerReference, e.responseCode, e.authorizationCode
+	t.UpdatedAt = e.at
+	if e.status != Pending {
+		s := paymentAfter(t.Type, e.status)
+		p.Status, p.SubStatus, p.UpdatedAt = s.Status, s.Sub, e.at
+		p.Version++
+	}
+	return p, t
+}
+
+// statusOf is the status that a provider's definite answer gives a transaction.
+func statusOf(r providers.Result) Status {
+	switch r.Outcome {
+	case providers.Approved:
+		return Succeeded
+	case providers.Pending:
+		return Pending
+	}
+	switch class, _ := providers.ClassOf(r.ResponseCode); class {
+	case providers.ClassError:
+		return Errored
+	case providers.ClassRejected:
+		return Rejected
+	}
+	return Declined
+}
+
+// payment is what begin makes of n at that time.
+func (n newPayment) payment(at time.Time) Payment {
+	kept, _ := n.Request.kept() // begin has encoded it already
+	return Payment{
+		AccountID: n.AccountID, ID: n.PaymentID, Mode: n.Mode, MerchantOrderID: n.Request.MerchantOrderID,
+		Status: Unconfirmed.Status, SubStatus: Unconfirmed.Sub, Currency: n.Request.Currency, Amount: n.Request.Amount,
+		Request: kept, CreatedAt: at, UpdatedAt: at,
+	}
+}
+
+// differsIn names the fields in which a later request differs from the first.
+func (k keyRecord) differsIn(r Request) []string {
+	if k.FirstRequest == "" || r.Card.Number == "" { // the same, or not valid
+		return nil
+	}
+	return r.differs(k.FirstRequest)
+}

@@ -1,0 +1,652 @@
+package transactions
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"gorm.io/gorm"
+
+	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/postgres"
+	"github.com/oncepay/oncepay/internal/providers"
+)
+
+// beatsMissed is how long an instance may be silent before what it holds may be
+// taken over: five beats of one second.
+const beatsMissed = "interval '5 seconds'"
+
+// sqlBegin claims the nonce and makes payment and transaction, all or nothing,
+// in one statement. If the nonce is taken, nothing is inserted and no row comes
+// back. DO NOTHING rather than a DO UPDATE that never matches: on a hot duplicate
+// it writes no WAL and takes no row lock.
+const sqlBegin = `/* transactions.begin */
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
+claim AS (
+    INSERT INTO idempotency_keys (account_id, mode, key_id, operation, fingerprint, transaction_id, created_at, expires_at)
+    SELECT $1::uuid, $2::text, $3::text, $4::text, $5::bytea, $6::uuid, at, at + $7::bigint * interval '1 microsecond' FROM clock
+    ON CONFLICT (account_id, mode, key_id) DO NOTHING
+    RETURNING created_at AS at
+), payment AS (
+    INSERT INTO payments (account_id, id, mode, merchant_order_id, status, sub_status, currency, amount,
+                          authorize_pending, settle_pending, request, created_at, updated_at)
+    SELECT $1, $8::uuid, $2, $9::text, $10::text, $11::text, $12::text, $13::numeric,
+           $13, CASE WHEN $14::text = 'PURCHASE' THEN $13 ELSE 0 END, $15::text, at, at FROM claim
+    RETURNING id
+), transaction AS (
+    INSERT INTO transactions (account_id, id, payment_id, mode, type, status, currency, amount, provider, nonce, card,
+                              lease_holder, instance_id, lease_until, may_send_until, next_attempt_at, created_at, updated_at)
+    SELECT $1, $6, payment.id, $2, $14, 'CREATED', $12, $13, $16::text, $3, $17::text,
+           $18::uuid, $19::uuid, at + $20::bigint * interval '1 microsecond', at + $21::bigint * interval '1 microsecond',
+           at + $22::bigint * interval '1 microsecond', at, at FROM claim, payment
+    RETURNING may_send_until
+)
+SELECT claim.at, transaction.may_send_until FROM claim, transaction`
+
+// columns of a transaction, for every statement that reads one.
+const transactionColumns = `t.account_id, t.id, t.payment_id, t.mode, t.type, t.status, t.currency, t.amount, t.provider,
+    t.provider_reference, t.response_code, t.authorization_code, t.nonce, t.card, t.fence, t.resend_refused, t.attempts,
+    t.released, t.lease_holder, t.lease_until, t.may_send_until, t.parked_at, t.created_at, t.updated_at`
+
+const paymentColumns = `p.account_id, p.id, p.mode, p.merchant_order_id, p.status, p.sub_status, p.currency, p.amount,
+    p.captured, p.refunded, p.version, p.request, p.created_at, p.updated_at`
+
+// holderGone is true of a transaction t whose holder's process has stopped
+// beating, or has said goodbye.
+const holderGone = `NOT EXISTS (SELECT 1 FROM instances i WHERE i.id = t.instance_id AND i.beat_at > clock_timestamp() - ` + beatsMissed + `)`
+
+// sqlRead reads what a nonce stands for. The first request's body comes along
+// only where this one differs from it.
+const sqlRead = `/* transactions.read_key */
+SELECT k.operation, k.fingerprint, k.response_status, k.response_body,
+       CASE WHEN k.fingerprint <> $4::bytea THEN p.request ELSE '' END AS first_request,
+       k.expires_at <= clock_timestamp() AS expired,
+       t.lease_until <= clock_timestamp() AS lease_over,
+       t.lease_until IS NOT NULL AND ` + holderGone + ` AS holder_gone,
+       clock_timestamp() AS now, ` + transactionColumns + `
+FROM idempotency_keys k
+JOIN transactions t ON t.account_id = k.account_id AND t.id = k.transaction_id
+JOIN payments p ON p.account_id = t.account_id AND p.id = t.payment_id
+WHERE k.account_id = $1::uuid AND k.mode = $2::text AND k.key_id = $3::text`
+
+// sqlEndLife removes a life that is over: by its transaction, not by key alone,
+// so that a life that began meanwhile is never touched.
+const sqlEndLife = `/* transactions.end_life */
+DELETE FROM idempotency_keys k USING transactions t
+WHERE k.account_id = $1::uuid AND k.mode = $2::text AND k.key_id = $3::text AND k.transaction_id = $4::uuid
+  AND k.expires_at <= clock_timestamp()
+  AND t.account_id = k.account_id AND t.id = k.transaction_id AND t.lease_until IS NULL`
+
+// sqlTakeOver is the compare-and-set by which somebody becomes the holder of an
+// unresolved transaction. All conditions matter: finish leaves the fence alone,
+// so the fence by itself does not prove that the row is still unresolved.
+const sqlTakeOver = `/* transactions.take_over */
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
+taken AS (
+    UPDATE transactions t
+    SET fence = t.fence + 1, lease_holder = $4::uuid, instance_id = $5::uuid,
+        lease_until = at + $6::bigint * interval '1 microsecond',
+        next_attempt_at = at + $7::bigint * interval '1 microsecond',
+        may_send_until = CASE WHEN $8::boolean THEN greatest(t.may_send_until, at + $9::bigint * interval '1 microsecond')
+                              ELSE t.may_send_until END
+    FROM clock
+    WHERE t.account_id = $1::uuid AND t.id = $2::uuid AND t.fence = $3::bigint AND t.lease_until IS NOT NULL
+      AND (t.lease_until <= clock_timestamp() OR ` + holderGone + `)
+    RETURNING at AS now, ` + transactionColumns + `
+), note AS (
+    INSERT INTO takeovers (account_id, transaction_id, fence, taken_by, at)
+    SELECT account_id, id, fence, $10::text, now FROM taken
+)
+SELECT * FROM taken`
+
+// sqlHolding reads a transaction after a lost COMMIT, to see who holds it.
+const sqlHolding = `/* transactions.holding */
+SELECT clock_timestamp() AS now, ` + transactionColumns + `
+FROM transactions t WHERE t.account_id = $1::uuid AND t.id = $2::uuid`
+
+// Finish and leave share their first parameters: $1 account, $2 transaction,
+// $3 fence, $4 holder, $5 provider calls (a JSON array), $6 and $7 the answer's
+// status and body (NULL: none), $8 retention in microseconds.
+
+// underTheFence is the condition of every write that follows a provider call.
+const underTheFence = `t.account_id = $1::uuid AND t.id = $2::uuid AND t.fence = $3::bigint AND t.lease_holder = $4::uuid
+      AND t.lease_until IS NOT NULL`
+
+// insertCalls writes the provider calls of one holder's run.
+const insertCalls = `
+    INSERT INTO provider_calls (account_id, transaction_id, fence, seq, kind, provider, outcome, provider_reference,
+                                response_code, detail, started_at, duration_ms)
+    SELECT moved.account_id, moved.id, $3::bigint, c.seq, c.kind, c.provider, c.outcome, c.provider_reference,
+           c.response_code, c.detail, c.started_at, c.duration_ms
+    FROM moved, jsonb_to_recordset($5::jsonb) AS c(seq smallint, kind text, provider text, outcome text,
+         provider_reference text, response_code text, detail text, started_at timestamptz, duration_ms integer)
+    ON CONFLICT DO NOTHING`
+
+// storeAnswer keeps the nonce's answer, unless it has one: what was told once
+// never changes. An outcome that was settled a day late is still told.
+const storeAnswer = `
+    UPDATE idempotency_keys k
+    SET response_status = $6::smallint, response_body = $7::bytea,
+        expires_at = greatest(k.expires_at, clock_timestamp() + $8::bigint * interval '1 microsecond')
+    FROM moved
+    WHERE k.account_id = moved.account_id AND k.mode = moved.mode AND k.key_id = moved.nonce
+      AND k.transaction_id = moved.id AND k.response_status IS NULL AND $6::smallint IS NOT NULL`
+
+// sqlFinish ends a transaction, or notes that the provider accepted it: its new
+// state, the payment's, the nonce's answer (or its release), the event and the
+// provider calls, all under the fence, in one statement. If the fence has moved,
+// or the row is terminal, nothing matches and nothing happens.
+const sqlFinish = `/* transactions.finish */
+WITH moved AS (
+    UPDATE transactions t
+    SET status = $9::text, provider_reference = $10::text, response_code = $11::text, authorization_code = $12::text,
+        released = $13::boolean AND NOT EXISTS (
+            SELECT 1 FROM idempotency_keys k WHERE k.account_id = t.account_id AND k.mode = t.mode AND k.key_id = t.nonce
+              AND k.transaction_id = t.id AND k.response_status IS NOT NULL),
+        updated_at = $14::timestamptz,
+        lease_until = CASE WHEN $9 = 'PENDING' THEN clock_timestamp() + $15::bigint * interval '1 microsecond' END,
+        next_attempt_at = clock_timestamp() + $15 * interval '1 microsecond',
+        parked_at = NULL, attempts = 0
+    WHERE ` + underTheFence + `
+    RETURNING t.account_id, t.id, t.payment_id, t.mode, t.nonce, t.type, t.amount
+), payment AS (
+    UPDATE payments p
+    SET status = $16::text, sub_status = $17::text, version = p.version + 1, updated_at = $14,
+        authorized = p.authorized + CASE WHEN $9 = 'SUCCEEDED' THEN moved.amount ELSE 0 END,
+        authorize_pending = p.authorize_pending - moved.amount,
+        settled = p.settled + CASE WHEN $9 = 'SUCCEEDED' AND moved.type = 'PURCHASE' THEN moved.amount ELSE 0 END,
+        settle_pending = p.settle_pending - CASE WHEN moved.type = 'PURCHASE' THEN moved.amount ELSE 0 END
+    FROM moved
+    WHERE p.account_id = moved.account_id AND p.id = moved.payment_id AND $9 <> 'PENDING'
+    RETURNING p.account_id, p.id, p.version
+), event AS (
+    INSERT INTO events (account_id, payment_id, seq, transaction_id, type, status, sub_status, cause, created_at)
+    SELECT payment.account_id, payment.id, payment.version, moved.id, 'payment.' || lower(moved.type), $16, $17, $18::text, $14
+    FROM payment, moved
+), answer AS (` + storeAnswer + `
+), release AS (
+    DELETE FROM idempotency_keys k USING moved
+    WHERE k.account_id = moved.account_id AND k.mode = moved.mode AND k.key_id = moved.nonce
+      AND k.transaction_id = moved.id AND k.response_status IS NULL AND $6::smallint IS NULL AND $13
+), calls AS (` + insertCalls + `
+), resolution AS (
+    INSERT INTO resolutions (account_id, transaction_id, fence, outcome, provider_reference, reason, request_id)
+    SELECT moved.account_id, moved.id, $3, $19::text, $10, $20::text, $21::text FROM moved WHERE $19 <> ''
+)
+SELECT count(*) FROM moved`
+
+// sqlLeave ends a holder's work without an outcome: the lease ends now, and
+// may_send_until stays, because what was sent may still arrive. Parking moves the
+// fence, so that nobody who looked before can take it for unparked. An answer is
+// stored only where a policy keeps errors.
+const sqlLeave = `/* transactions.leave */
+WITH moved AS (
+    UPDATE transactions t
+    SET lease_until = least(t.lease_until, clock_timestamp()),
+        fence = t.fence + CASE WHEN $9::boolean AND t.parked_at IS NULL THEN 1 ELSE 0 END,
+        parked_at = CASE WHEN $9 THEN coalesce(t.parked_at, clock_timestamp()) ELSE t.parked_at END,
+        attempts = t.attempts + $10::integer,
+        resend_refused = t.resend_refused OR $11::boolean,
+        next_attempt_at = clock_timestamp() + $12::bigint * interval '1 microsecond'
+    WHERE ` + underTheFence + `
+    RETURNING t.account_id, t.id, t.mode, t.nonce
+), answer AS (` + storeAnswer + `
+), calls AS (` + insertCalls + `
+)
+SELECT count(*) FROM moved`
+
+// sqlObserve keeps what a fenced-out holder learnt, with its calls.
+const sqlObserve = `/* transactions.observe */
+WITH moved AS (
+    SELECT t.account_id, t.id FROM transactions t WHERE t.account_id = $1::uuid AND t.id = $2::uuid
+), calls AS (` + insertCalls + `
+)
+INSERT INTO provider_observations (account_id, transaction_id, id, fence, outcome, provider_reference, response_code, authorization_code, detail)
+SELECT moved.account_id, moved.id, $4::uuid, $3, $6::text, $7::text, $8::text, $9::text, $10::text FROM moved`
+
+// sqlObservations reads them back, the oldest first.
+const sqlObservations = `/* transactions.observations */
+SELECT outcome, provider_reference, response_code, authorization_code, detail
+FROM provider_observations WHERE account_id = $1::uuid AND transaction_id = $2::uuid ORDER BY id LIMIT 20`
+
+// sqlOutcome re-reads one transaction and the answer its nonce has, after a
+// finish that matched nothing.
+const sqlOutcome = `/* transactions.outcome */
+SELECT k.response_status, k.response_body, ` + transactionColumns + `
+FROM transactions t
+LEFT JOIN idempotency_keys k ON k.account_id = t.account_id AND k.mode = t.mode AND k.key_id = t.nonce AND k.transaction_id = t.id
+WHERE t.account_id = $1::uuid AND t.id = $2::uuid`
+
+// sqlDue reads what recovery may look at: work that is due, and work whose
+// holder's process is gone. Read plainly; the take-over decides who gets it.
+const sqlDue = `/* transactions.due */
+SELECT ` + transactionColumns + `
+FROM transactions t
+WHERE t.lease_until IS NOT NULL
+  AND (t.next_attempt_at <= clock_timestamp() OR (t.lease_until > clock_timestamp() AND t.status = 'CREATED' AND ` + holderGone + `))
+ORDER BY t.next_attempt_at LIMIT $1::integer`
+
+// store keeps payments and transactions.
+type store struct{ db *postgres.DB }
+
+// clock is the database's time at one moment, carried on by a monotonic clock of
+// ours. The moment lies between before and after on our side, so there is a
+// reading that is never ahead of the database and one that is never behind it.
+type clock struct {
+	at            time.Time
+	before, after time.Time
+}
+
+// earliest is never ahead of the database's clock.
+func (c clock) earliest() time.Time { return c.at.Add(time.Since(c.after)) }
+
+// newPayment is what begin inserts.
+type newPayment struct {
+	AccountID, PaymentID, TransactionID uuid.UUID
+	Mode, Nonce, Operation              string
+	Fingerprint                         []byte
+	Retention                           time.Duration
+	Request                             Request
+	Provider                            string
+	Holder, Instance                    uuid.UUID
+	Terms                               terms
+}
+
+// begin makes the payment and its transaction if the nonce is free, and says
+// whether it was.
+func (s store) begin(ctx context.Context, n newPayment) (tx Transaction, c clock, claimed bool, err error) {
+	defer func() { err = wrap("begin", err) }()
+	kept, err := n.Request.kept()
+	if err != nil {
+		return tx, c, false, err
+	}
+	card, err := n.Request.keptCard()
+	if err != nil {
+		return tx, c, false, err
+	}
+	tx = Transaction{
+		AccountID: n.AccountID, ID: n.TransactionID, PaymentID: n.PaymentID, Mode: n.Mode, Type: n.Request.Type(),
+		Status: Created, Currency: n.Request.Currency, Amount: n.Request.Amount, Provider: n.Provider, Nonce: n.Nonce,
+		Card: card, Fence: 1, LeaseHolder: n.Holder,
+	}
+	c.before = time.Now()
+	err = s.db.Conn(ctx).Raw(sqlBegin,
+		n.AccountID, n.Mode, n.Nonce, n.Operation, n.Fingerprint, n.TransactionID, n.Retention.Microseconds(),
+		n.PaymentID, n.Request.MerchantOrderID, Unconfirmed.Status, Unconfirmed.Sub, tx.Currency, tx.Amount,
+		string(tx.Type), kept, n.Provider, card,
+		n.Holder, n.Instance, n.Terms.lease.Microseconds(), n.Terms.sendWindow().Microseconds(), n.Terms.firstLook().Microseconds(),
+	).Row().Scan(&c.at, &tx.MaySendUntil)
+	if errors.Is(err, sql.ErrNoRows) {
+		return tx, c, false, nil
+	}
+	c.after = time.Now()
+	tx.CreatedAt, tx.UpdatedAt = c.at, c.at
+	return tx, c, err == nil, err
+}
+
+// keyRecord is what a nonce stands for, with the transaction behind it.
+type keyRecord struct {
+	Operation      string
+	Fingerprint    []byte
+	ResponseStatus *int
+	ResponseBody   []byte
+	FirstRequest   string
+	Expired        bool
+	LeaseOver      *bool // nil once terminal
+	HolderGone     bool
+	Now            time.Time
+	Transaction    `gorm:"embedded"`
+}
+
+func (s store) readKey(ctx context.Context, account uuid.UUID, mode, nonce string, fingerprint []byte) (keyRecord, bool, error) {
+	var k keyRecord
+	found, err := one(s.db.Conn(ctx).Raw(sqlRead, account, mode, nonce, fingerprint), &k)
+	return k, found, wrap("read the nonce", err)
+}
+
+func (s store) endLife(ctx context.Context, account uuid.UUID, mode, nonce string, transaction uuid.UUID) error {
+	return wrap("end the life", s.db.Conn(ctx).Exec(sqlEndLife, account, mode, nonce, transaction).Error)
+}
+
+// taker is who takes a transaction over.
+type taker string
+
+const (
+	byRequest  taker = "request"
+	byRecovery taker = "recovery"
+	byPerson   taker = "person"
+)
+
+// held is a transaction as it was when somebody became, or was, its holder.
+type held struct {
+	Now         time.Time
+	Transaction `gorm:"embedded"`
+}
+
+// takeOver makes holder the holder if the transaction is still as it was seen:
+// unresolved, under that fence, its lease over or its holder gone. Whoever may
+// send raises may_send_until with it.
+func (s store) takeOver(ctx context.Context, seen Transaction, by taker, holder, instance uuid.UUID, t terms, maySend bool) (Transaction, clock, bool, error) {
+	return s.hold(s.db.Conn(ctx).Raw, "take over", sqlTakeOver, seen.AccountID, seen.ID, seen.Fence, holder, instance,
+		t.lease.Microseconds(), t.firstLook().Microseconds(), maySend, t.sendWindow().Microseconds(), string(by))
+}
+
+// holding reads who holds a transaction, after a COMMIT whose answer was lost.
+func (s store) holding(ctx context.Context, account, transaction uuid.UUID) (Transaction, clock, bool, error) {
+	return s.hold(s.db.Conn(ctx).Raw, "read the holder", sqlHolding, account, transaction)
+}
+
+func (s store) hold(raw func(string, ...any) *gorm.DB, what, query string, args ...any) (Transaction, clock, bool, error) {
+	var h held
+	c := clock{before: time.Now()}
+	found, err := one(raw(query, args...), &h)
+	c.at, c.after = h.Now, time.Now()
+	return h.Transaction, c, found, wrap(what, err)
+}
+
+// call is one exchange with a provider, as kept.
+type call struct {
+	Seq               int       `json:"seq"`
+	Kind              string    `json:"kind"`
+	Provider          string    `json:"provider"`
+	Outcome           string    `json:"outcome"`
+	ProviderReference string    `json:"provider_reference"`
+	ResponseCode      string    `json:"response_code"`
+	Detail            string    `json:"detail"`
+	StartedAt         time.Time `json:"started_at"`
+	DurationMS        int64     `json:"duration_ms"`
+}
+
+// answer is what a nonce answers from now on.
+type answer struct {
+	status int
+	body   []byte
+}
+
+// columns are the answer's parameters: NULL where there is none.
+func (a *answer) columns() (status, body any) {
+	if a == nil {
+		return nil, nil
+	}
+	return a.status, a.body
+}
+
+// ending is what finish writes.
+type ending struct {
+	status            Status
+	providerReference string
+	responseCode      string
+	authorizationCode string
+	released          bool
+	at                time.Time
+	poll              time.Duration // until the next look, where the provider has only accepted it
+	answer            *answer
+	retention         time.Duration
+	cause             string
+	calls             []call
+	resolution        resolution
+}
+
+// resolution is a person's decision, or zero.
+type resolution struct{ outcome, reason, requestID string }
+
+// finish reports whether it matched. It is safe to repeat: once it has
+// committed, it matches no more.
+func (s store) finish(ctx context.Context, tx Transaction, e ending) (bool, error) {
+	if !tx.Status.canBecome(e.status) && tx.Status != e.status {
+		return false, fmt.Errorf("finish: a %s transaction cannot become %s", tx.Status, e.status)
+	}
+	payment := paymentAfter(tx.Type, e.status)
+	status, body := e.answer.columns()
+	var n int
+	err := s.db.Conn(ctx).Raw(sqlFinish, tx.AccountID, tx.ID, tx.Fence, tx.LeaseHolder, callsJSON(e.calls), status, body, e.retention.Microseconds(),
+		string(e.status), e.providerReference, e.responseCode, e.authorizationCode, e.released, e.at, e.poll.Microseconds(),
+		payment.Status, payment.Sub, e.cause, e.resolution.outcome, e.resolution.reason, e.resolution.requestID).Row().Scan(&n)
+	return n == 1, wrap("finish", err)
+}
+
+// leaving is what leave writes.
+type leaving struct {
+	park          bool
+	attempt       int // 1 if this was one of recovery's own attempts
+	resendRefused bool
+	next          time.Duration // until recovery looks again
+	answer        *answer
+	retention     time.Duration
+	calls         []call
+}
+
+func (s store) leave(ctx context.Context, tx Transaction, l leaving) (bool, error) {
+	status, body := l.answer.columns()
+	var n int
+	err := s.db.Conn(ctx).Raw(sqlLeave, tx.AccountID, tx.ID, tx.Fence, tx.LeaseHolder, callsJSON(l.calls), status, body, l.retention.Microseconds(),
+		l.park, l.attempt, l.resendRefused, l.next.Microseconds()).Row().Scan(&n)
+	return n == 1, wrap("leave", err)
+}
+
+// observe keeps what a holder learnt that could not finish.
+func (s store) observe(ctx context.Context, tx Transaction, r providers.Result, calls []call) error {
+	return wrap("observe", s.db.Conn(ctx).Exec(sqlObserve, tx.AccountID, tx.ID, tx.Fence, uuid.Must(uuid.NewV7()), callsJSON(calls),
+		string(r.Outcome), r.ProviderReference, r.ResponseCode, r.AuthorizationCode, r.Detail).Error)
+}
+
+// observations are what earlier holders learnt too late, the oldest first.
+func (s store) observations(ctx context.Context, tx Transaction) ([]providers.Result, error) {
+	var rs []providers.Result
+	err := s.db.Conn(ctx).Raw(sqlObservations, tx.AccountID, tx.ID).Scan(&rs).Error
+	return rs, wrap("read the observations", err)
+}
+
+// outcome is a transaction with the answer its nonce has, if it still has one.
+type outcome struct {
+	ResponseStatus *int
+	ResponseBody   []byte
+	Transaction    `gorm:"embedded"`
+}
+
+func (s store) outcome(ctx context.Context, account, transaction uuid.UUID) (outcome, bool, error) {
+	var o outcome
+	found, err := one(s.db.Conn(ctx).Raw(sqlOutcome, account, transaction), &o)
+	return o, found, wrap("re-read the outcome", err)
+}
+
+func (s store) due(ctx context.Context, limit int) ([]Transaction, error) {
+	var txs []Transaction
+	err := s.db.Conn(ctx).Raw(sqlDue, limit).Scan(&txs).Error
+	return txs, wrap("read what is due", err)
+}
+
+// callsJSON is one holder's calls as a parameter.
+func callsJSON(calls []call) string {
+	if len(calls) == 0 {
+		return "[]"
+	}
+	b, err := json.Marshal(calls)
+	if err != nil {
+		panic(err) // strings, numbers and times of this century
+	}
+	return string(b)
+}
+
+// one scans a query's only row, and says whether there was one.
+func one(q *gorm.DB, dest any) (bool, error) {
+	r := q.Scan(dest)
+	return r.RowsAffected > 0, r.Error
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// sqlByID finds a transaction that is known by its id alone.
+const sqlByID = `/* transactions.by_id */
+SELECT coalesce(t.lease_until <= clock_timestamp() OR ` + holderGone + `, true) AS lease_over, ` + transactionColumns + `
+FROM transactions t WHERE t.id = $1::uuid`
+
+func (s store) byID(ctx context.Context, id uuid.UUID) (Transaction, bool, error) {
+	var row struct {
+		LeaseOver   bool
+		Transaction `gorm:"embedded"`
+	}
+	found, err := one(s.db.Conn(ctx).Raw(sqlByID, id), &row)
+	if err == nil && !found {
+		err = apierr.New(apierr.NotFound, "there is no transaction with this id")
+	}
+	return row.Transaction, row.LeaseOver, err
+}
+
+const sqlPayment = `/* transactions.payment */
+SELECT ` + paymentColumns + ` FROM payments p WHERE p.account_id = $1::uuid AND p.id = $2::uuid`
+
+func (s store) payment(ctx context.Context, account, id uuid.UUID) (Payment, error) {
+	var p Payment
+	found, err := one(s.db.Conn(ctx).Raw(sqlPayment, account, id), &p)
+	if err == nil && !found {
+		err = apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
+	}
+	return p, err
+}
+
+const sqlPaymentsByOrder = `/* transactions.payments_by_order */
+SELECT ` + paymentColumns + ` FROM payments p
+WHERE p.account_id = $1::uuid AND p.mode = $2::text AND p.merchant_order_id = $3::text AND p.id < $4::uuid
+ORDER BY p.id DESC LIMIT $5::integer`
+
+// paymentsByOrder reads an order's payments before that id, the newest first.
+func (s store) paymentsByOrder(ctx context.Context, account uuid.UUID, mode, order string, before uuid.UUID, limit int) ([]Payment, error) {
+	var ps []Payment
+	err := s.db.Conn(ctx).Raw(sqlPaymentsByOrder, account, mode, order, before, limit).Scan(&ps).Error
+	return ps, wrap("read the order's payments", err)
+}
+
+const sqlTransactionsOf = `/* transactions.of_payments */
+SELECT ` + transactionColumns + ` FROM transactions t
+WHERE t.account_id = $1::uuid AND t.payment_id = ANY($2::uuid[]) ORDER BY t.id DESC`
+
+// transactionsOf reads the transactions of some payments, the newest first.
+func (s store) transactionsOf(ctx context.Context, account uuid.UUID, payments ...uuid.UUID) (map[uuid.UUID][]Transaction, error) {
+	ids := make([]string, len(payments))
+	for i, id := range payments {
+		ids[i] = id.String()
+	}
+	var ts []Transaction
+	if err := s.db.Conn(ctx).Raw(sqlTransactionsOf, account, ids).Scan(&ts).Error; err != nil {
+		return nil, wrap("read the transactions", err)
+	}
+	byPayment := map[uuid.UUID][]Transaction{}
+	for _, t := range ts {
+		byPayment[t.PaymentID] = append(byPayment[t.PaymentID], t)
+	}
+	return byPayment, nil
+}
+
+const sqlBeat = `/* transactions.beat */
+INSERT INTO instances (id) VALUES ($1::uuid) ON CONFLICT (id) DO UPDATE SET beat_at = clock_timestamp()`
+
+func (s store) beat(ctx context.Context, instance uuid.UUID) error {
+	return wrap("beat", s.db.Conn(ctx).Exec(sqlBeat, instance).Error)
+}
+
+// sqlGoodbye also forgets processes that have been silent for long: an unknown
+// instance counts as gone, just as a silent one does.
+const sqlGoodbye = `/* transactions.goodbye */
+DELETE FROM instances WHERE id = $1::uuid OR beat_at < clock_timestamp() - $2::bigint * interval '1 microsecond'`
+
+func (s store) goodbye(ctx context.Context, instance uuid.UUID) error {
+	return wrap("say goodbye", s.db.Conn(ctx).Exec(sqlGoodbye, instance, instanceRetention.Microseconds()).Error)
+}
+
+// lifeColumns are what sqlLives and its two sisters read.
+const lifeColumns = `k.transaction_id IS NOT NULL AS has_key, k.response_status IS NOT NULL AS answered,
+       coalesce(k.expires_at <= clock_timestamp(), false) AS expired,
+       coalesce(t.lease_until <= clock_timestamp(), false) AS lease_over,
+       t.lease_until IS NOT NULL AND ` + holderGone + ` AS holder_gone, ` + transactionColumns + `
+FROM transactions t
+LEFT JOIN idempotency_keys k ON k.account_id = t.account_id AND k.mode = t.mode AND k.key_id = t.nonce AND k.transaction_id = t.id`
+
+// sqlLives finds a merchant's lives of a nonce; sqlLivesAnywhere, for the
+// operator, those of every merchant, or of one in both modes.
+const (
+	sqlLives = `/* transactions.lives */
+SELECT ` + lifeColumns + `
+WHERE t.account_id = $1::uuid AND t.mode = $2::text AND t.nonce = $3::text AND t.id < $4::uuid
+ORDER BY t.id DESC LIMIT $5::integer`
+
+	sqlLivesAnywhere = `/* transactions.lives_anywhere */
+SELECT ` + lifeColumns + `
+WHERE ($1::uuid IS NULL OR t.account_id = $1::uuid) AND t.nonce = $2::text AND t.id < $3::uuid
+ORDER BY t.id DESC LIMIT $4::integer`
+)
+
+func (s store) lives(ctx context.Context, scope Scope, nonce string, after uuid.UUID, limit int) ([]lifeRow, error) {
+	if after == uuid.Nil {
+		after = uuid.Max
+	}
+	var rows []lifeRow
+	q := s.db.Conn(ctx).Raw(sqlLivesAnywhere, uuid.NullUUID{UUID: scope.AccountID, Valid: scope.AccountID != uuid.Nil}, nonce, after, limit)
+	if scope.Mode != "" {
+		q = s.db.Conn(ctx).Raw(sqlLives, scope.AccountID, scope.Mode, nonce, after, limit)
+	}
+	return rows, wrap("look the nonce up", q.Scan(&rows).Error)
+}
+
+// momentRow is one fact of a life, whatever table it comes from.
+type momentRow struct {
+	Source      string
+	At          time.Time
+	Kind        string
+	Verdict     string
+	RequestID   string
+	BodyDiffers bool
+	Differs     string
+	Provider    string
+	Reference   string
+	Outcome     string
+	DurationMS  *int64
+	By          string
+	Reason      string
+}
+
+// sqlMoments gathers the timeline of one transaction ($2), each source bounded. An
+// arrival that met no transaction belongs to the life in whose time it came ($5 to
+// $6).
+const sqlMoments = `/* transactions.moments */
+(SELECT 'arrivals' AS source, a.at, 'request' AS kind, a.verdict, a.request_id, a.body_differs, a.differs,
+        '' AS provider, '' AS reference, '' AS outcome, NULL::bigint AS duration_ms, '' AS by, '' AS reason
+ FROM arrivals a
+ WHERE a.account_id = $1::uuid AND a.mode = $3::text AND a.nonce = $4::text
+   AND (a.transaction_id = $2::uuid
+        OR a.transaction_id IS NULL AND a.at >= $5::timestamptz AND ($6::timestamptz IS NULL OR a.at < $6::timestamptz))
+ ORDER BY a.at LIMIT $7::integer)
+UNION ALL
+(SELECT 'provider_calls', c.started_at, c.kind, '', '', false, '', c.provider, c.provider_reference, c.outcome, c.duration_ms, '', c.detail
+ FROM provider_calls c WHERE c.account_id = $1 AND c.transaction_id = $2 ORDER BY c.fence, c.seq LIMIT $7)
+UNION ALL
+(SELECT 'takeovers', o.at, 'takeover', '', '', false, '', '', '', '', NULL, o.taken_by, ''
+ FROM takeovers o WHERE o.account_id = $1 AND o.transaction_id = $2 ORDER BY o.fence LIMIT $7)
+UNION ALL
+(SELECT 'observations', b.observed_at, 'observation', '', '', false, '', '', b.provider_reference, b.outcome, NULL, '', b.detail
+ FROM provider_observations b WHERE b.account_id = $1 AND b.transaction_id = $2 ORDER BY b.id LIMIT $7)
+UNION ALL
+(SELECT 'resolutions', r.resolved_at, 'resolution', '', r.request_id, false, '', '', r.provider_reference, r.outcome, NULL, 'person', r.reason
+ FROM resolutions r WHERE r.account_id = $1 AND r.transaction_id = $2 ORDER BY r.fence LIMIT $7)
+UNION ALL
+(SELECT 'events', e.created_at, 'event', '', '', false, '', '', '', e.status || '/' || e.sub_status, NULL, e.cause, ''
+ FROM events e JOIN transactions t ON t.account_id = e.account_id AND t.payment_id = e.payment_id AND t.id = $2
+ WHERE e.account_id = $1 AND e.transaction_id = $2 ORDER BY e.seq LIMIT $7)
+UNION ALL
+(SELECT 'parked', t.parked_at, 'parked', '', '', false, '', '', '', '', NULL, 'recovery', ''
+ FROM transactions t WHERE t.account_id = $1 AND t.id = $2 AND t.parked_at IS NOT NULL)`
+
+func (s store) moments(ctx context.Context, r lifeRow, until *time.Time, limit int) ([]momentRow, error) {
+	var rows []momentRow
+	err := s.db.Conn(ctx).Raw(sqlMoments, r.AccountID, r.ID, r.Mode, r.Nonce, r.CreatedAt, until, limit+1).Scan(&rows).Error
+	return rows, wrap("read the timeline", err)
+}
