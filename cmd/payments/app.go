@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/oncepay/oncepay/internal/admin"
+	"github.com/oncepay/oncepay/internal/httpapi"
+	"github.com/oncepay/oncepay/internal/idem"
+	"github.com/oncepay/oncepay/internal/merchants"
+	"github.com/oncepay/oncepay/internal/postgres"
+	"github.com/oncepay/oncepay/internal/providers"
+	"github.com/oncepay/oncepay/internal/transactions"
+	"github.com/oncepay/oncepay/internal/worker"
+)
+
+const (
+	// directoryEvery is how soon a key made or revoked on one instance is known on
+	// all others.
+	directoryEvery = 2 * time.Second
+	// arrivalsEvery is how much of the timeline a crash may lose.
+	arrivalsEvery = 500 * time.Millisecond
+	// purgeEvery is how often expired lives are looked for; a full batch is followed
+	// by the next at once.
+	purgeEvery = time.Minute
+	// answerMargin is what a listener allows beyond the longest request.
+	answerMargin = 15 * time.Second
+)
+
+// appConfig is everything an instance of the API needs.
+type appConfig struct {
+	databaseURL  string
+	secret       []byte
+	adminToken   string
+	listen       string
+	adminListen  string
+	times        times
+	providers    map[string]providers.Provider // by mode
+	rawLiveCards bool
+	log          *slog.Logger
+}
+
+// app is one running instance.
+type app struct {
+	cfg      appConfig
+	db       *postgres.DB
+	service  *transactions.Service
+	auth     *merchants.Service
+	arrivals *idem.Arrivals
+	loops    *worker.Group
+
+	public, operator           *http.Server
+	publicAddr, operatorAddr   string
+	publicError, operatorError chan error
+}
+
+// startApp returns once both listeners accept connections.
+func startApp(ctx context.Context, cfg appConfig) (_ *app, err error) {
+	a := &app{cfg: cfg, publicError: make(chan error, 1), operatorError: make(chan error, 1)}
+	a.db, err = postgres.Open(ctx, cfg.databaseURL, postgres.Options{})
+	if err != nil {
+		return nil, unavailableError("%w", err)
+	}
+	defer func() {
+		if err != nil {
+			a.db.Close()
+		}
+	}()
+	if err := a.db.CheckSchema(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.assemble(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.listen(ctx); err != nil {
+		return nil, err
+	}
+	a.startLoops(ctx)
+	return a, nil
+}
+
+// assemble makes the parts and brings them to where requests can be served.
+func (a *app) assemble(ctx context.Context) error {
+	prints, err := idem.NewFingerprinter(a.cfg.secret)
+	if err != nil {
+		return err
+	}
+	a.auth = merchants.NewService(a.db, idem.DefaultPolicy, func(name string) bool {
+		_, ok := idem.PolicyNamed(name, a.cfg.times.retention)
+		return ok
+	})
+	a.arrivals = idem.NewArrivals(a.db, a.cfg.log)
+	a.service, err = transactions.NewService(transactions.Options{
+		DB: a.db, Providers: providers.NewRegistry(a.cfg.providers), Arrivals: a.arrivals, Lease: a.cfg.times.lease,
+		PolicyOf: a.policyOf, Fingerprints: prints, RawLiveCards: a.cfg.rawLiveCards, Log: a.cfg.log,
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := a.auth.Refresh(ctx); err != nil {
+		return err
+	}
+	_, err = a.service.Beat(ctx)
+	return err
+}
+
+func (a *app) policyOf(account uuid.UUID) idem.Policy {
+	p, ok := idem.PolicyNamed(a.auth.PolicyOf(account), a.cfg.times.retention)
+	if !ok {
+		p, _ = idem.PolicyNamed(idem.DefaultPolicy, a.cfg.times.retention)
+	}
+	return p
+}
+
+// listen opens both listeners and serves on them.
+func (a *app) listen(ctx context.Context) error {
+	edge := httpapi.Options{Log: a.cfg.log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe}
+	publicMux, operatorMux := httpapi.New(edge), httpapi.New(edge)
+	transactions.NewHandler(a.service, a.auth).Mount(publicMux)
+	admin.Mount(operatorMux, a.cfg.adminToken,
+		merchants.NewOperatorHandler(a.auth), transactions.NewOperatorHandler(a.service))
+
+	longest := a.cfg.times.lease + answerMargin
+	a.public = httpapi.Server(publicMux, a.cfg.log, longest)
+	a.operator = httpapi.Server(operatorMux, a.cfg.log, longest)
+	var lc net.ListenConfig
+	public, err := lc.Listen(ctx, "tcp", a.cfg.listen)
+	if err != nil {
+		return unavailableError("listen on %s: %w; choose another address with --listen", a.cfg.listen, err)
+	}
+	operator, err := lc.Listen(ctx, "tcp", a.cfg.adminListen)
+	if err != nil {
+		_ = public.Close() // nothing has been served on it
+		return unavailableError("listen on %s: %w; choose another address with --admin-listen", a.cfg.adminListen, err)
+	}
+	a.publicAddr, a.operatorAddr = public.Addr().String(), operator.Addr().String()
+	go func() { a.publicError <- a.public.Serve(public) }()
+	go func() { a.operatorError <- a.operator.Serve(operator) }()
+	return nil
+}
+
+// startLoops starts what runs beside the requests. The loops outlive ctx: stop
+// ends them, after the requests.
+func (a *app) startLoops(ctx context.Context) {
+	t := a.cfg.times
+	a.loops = worker.Start(context.WithoutCancel(ctx), a.cfg.log,
+		worker.Loop{Name: "heartbeat", Every: transactions.BeatEvery, RunOnce: a.service.Beat, Describe: postgres.Describe},
+		worker.Loop{Name: "directory", Every: directoryEvery, RunOnce: a.refresh, Describe: postgres.Describe},
+		worker.Loop{Name: "arrivals", Every: arrivalsEvery, RunOnce: a.flush, Describe: postgres.Describe},
+		worker.Loop{Name: "recovery", Every: t.recovery, RunOnce: a.service.Recover, Describe: postgres.Describe},
+		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: t.retention}.RunOnce, Describe: postgres.Describe},
+	)
+}
+
+// refresh and flush finish their work in one run, so the loops need not hurry on.
+func (a *app) refresh(ctx context.Context) (int, error) {
+	_, err := a.auth.Refresh(ctx)
+	return 0, err
+}
+
+func (a *app) flush(ctx context.Context) (int, error) {
+	_, err := a.arrivals.Flush(ctx)
+	return 0, err
+}
+
+// wait returns nil when ctx ends, or why the instance cannot go on.
+func (a *app) wait(ctx context.Context, died <-chan struct{}) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-a.publicError:
+		return fmt.Errorf("the API's listener failed: %w", err)
+	case err := <-a.operatorError:
+		return fmt.Errorf("the operator's listener failed: %w", err)
+	case <-died:
+		return errors.New("the private PostgreSQL ended by itself; its log is in the data directory")
+	}
+}
+
+// stop lets requests in flight finish, then the loops, and closes the database. It
+// takes at most the shutdown time-out and a few seconds. What it cannot finish,
+// the next process resumes.
+func (a *app) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.times.shutdown)
+	defer cancel()
+	var (
+		wg   sync.WaitGroup
+		errs [2]error
+	)
+	for i, s := range []*http.Server{a.public, a.operator} {
+		wg.Go(func() {
+			if err := s.Shutdown(ctx); err != nil {
+				errs[i] = errors.Join(fmt.Errorf("requests were still in flight after %s", a.cfg.times.shutdown), s.Close())
+			}
+		})
+	}
+	wg.Wait()
+	a.loops.Stop()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerMargin)
+	defer cancel()
+	_, err := a.arrivals.Flush(last)
+	err = errors.Join(err, a.service.Goodbye(last))
+	a.db.Close()
+	return errors.Join(errs[0], errs[1], err)
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"github.com/oncepay/oncepay/internal/transactions"
+)
+
+const (
+	defaultProviderTimeout = 25 * time.Second
+	// minSettle is the least settling time where nothing is known of the provider:
+	// a minute covers proxies and queues on the way.
+	minSettle = time.Minute
+	// leaseOverTimeout is what a lease has beyond the provider's time-out: enough
+	// for a slow database, little enough for a merchant to wait.
+	leaseOverTimeout = 20 * time.Second
+	// minRetention keeps a life at least as long as any request may run.
+	minRetention = time.Minute
+)
+
+// serverFlags are what `dev` and `serve` have in common.
+type serverFlags struct {
+	Listen           string         `default:"127.0.0.1:8080" help:"Address of the API. Port 0: a free one." placeholder:"ADDR"`
+	AdminListen      string         `default:"127.0.0.1:8081" help:"Address of the operator's listener. Keep it private." placeholder:"ADDR"`
+	ProviderURL      string         `help:"URL of a sandbox that runs as its own process." placeholder:"URL"`
+	ProviderTimeout  *time.Duration `help:"How long one exchange with the provider may take (default 25s)." placeholder:"DURATION"`
+	Settle           *time.Duration `help:"How long a request may still travel after we gave up on it (default: twice the provider timeout, and at least 60s unless --provider-timeout is given)." placeholder:"DURATION"`
+	Lease            *time.Duration `help:"How long a request may work on a payment before another takes over (default: provider timeout + 20s)." placeholder:"DURATION"`
+	RecoveryInterval time.Duration  `default:"2s" help:"How often to look for unresolved payments."`
+	Retention        time.Duration  `default:"24h" help:"How long a nonce's answer is kept."`
+	ShutdownTimeout  time.Duration  `default:"30s" help:"How long a stop waits for requests in flight."`
+}
+
+// times are the durations that the protocol needs, checked against each other.
+type times struct {
+	providerTimeout, settle, lease, recovery, retention, shutdown time.Duration
+}
+
+func (f serverFlags) times() (times, error) {
+	t := times{
+		providerTimeout: defaultProviderTimeout,
+		recovery:        f.RecoveryInterval, retention: f.Retention, shutdown: f.ShutdownTimeout,
+	}
+	if f.ProviderTimeout != nil {
+		t.providerTimeout = *f.ProviderTimeout
+		t.settle = 2 * t.providerTimeout
+	} else {
+		t.settle = max(minSettle, 2*t.providerTimeout)
+	}
+	if f.Settle != nil {
+		t.settle = *f.Settle
+	}
+	t.lease = t.providerTimeout + leaseOverTimeout
+	if f.Lease != nil {
+		t.lease = *f.Lease
+	}
+	switch least := t.providerTimeout + transactions.LeaseMargin; {
+	case t.providerTimeout <= 0:
+		return t, usage("--provider-timeout must be positive")
+	case t.settle < 0:
+		return t, usage("--settle must not be negative")
+	case t.lease < least:
+		return t, usage("--lease must be at least %s: the provider timeout and %s more", least, transactions.LeaseMargin)
+	case t.recovery <= 0:
+		return t, usage("--recovery-interval must be positive")
+	case t.retention < minRetention:
+		return t, usage("--retention must be at least %s", minRetention)
+	case t.shutdown <= 0:
+		return t, usage("--shutdown-timeout must be positive")
+	}
+	return t, nil
+}
+
+// Secrets come from the environment, never from a flag: a command line is visible
+// to every user of the machine.
+const (
+	envDatabaseURL = "DATABASE_URL"
+	envSecret      = "PAYMENTS_SECRET"
+	envAdminToken  = "PAYMENTS_ADMIN_TOKEN" //nolint:gosec // the variable's name
+	envPGBinDir    = "PG_BIN_DIR"
+)
+
+var errNoDatabaseURL = exitError{exitUsage, errors.New("DATABASE_URL is not set: give it as postgres://user@host/database, or try `payments dev`, which needs none")}
+
+// databaseURL is the database to use where there is no private one.
+func databaseURL() (string, error) {
+	if url := os.Getenv(envDatabaseURL); url != "" {
+		return url, nil
+	}
+	return "", errNoDatabaseURL
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/oncepay/oncepay/internal/postgres"
+)
+
+// migrateCmd is `migrate up` and `migrate status`.
+type migrateCmd struct {
+	Up     migrateUpCmd     `cmd:"" help:"Apply every migration that is missing. Safe to run from several machines at once."`
+	Status migrateStatusCmd `cmd:"" help:"Tell which version the database has, and which this binary needs."`
+}
+
+type migrateUpCmd struct{}
+
+// Run migrates the database of DATABASE_URL.
+func (migrateUpCmd) Run(ctx context.Context, s streams) error {
+	url, err := databaseURL()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(s.err, "migrating …")
+	if err := postgres.Migrate(ctx, url); err != nil {
+		return err
+	}
+	return migrateStatusCmd{}.Run(ctx, s)
+}
+
+type migrateStatusCmd struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+// Run prints where the database of DATABASE_URL stands.
+func (c migrateStatusCmd) Run(ctx context.Context, s streams) error {
+	url, err := databaseURL()
+	if err != nil {
+		return err
+	}
+	status, err := postgres.Schema(ctx, url)
+	if err != nil {
+		return unavailableError("%w", err)
+	}
+	if c.JSON {
+		return json.NewEncoder(s.out).Encode(status)
+	}
+	switch {
+	case status.Dirty:
+		fmt.Fprintf(s.out, "version %d of %d, half-way: mend it by hand\n", status.Version, status.Latest)
+	case status.Version == status.Latest:
+		fmt.Fprintf(s.out, "version %d: up to date\n", status.Version)
+	default:
+		fmt.Fprintf(s.out, "version %d of %d: run `payments migrate up`\n", status.Version, status.Latest)
+	}
+	return nil
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/oncepay/oncepay/internal/transactions"
+)
+
+// operatorFlags say which instance to ask.
+type operatorFlags struct {
+	AdminURL string `help:"URL of the operator's listener (default: the running dev's). PAYMENTS_ADMIN_TOKEN goes with it." placeholder:"URL"`
+	DataDir  string `default:".data" help:"Folder of the running dev." type:"path"`
+	JSON     bool   `name:"json" help:"Print JSON."`
+}
+
+const (
+	// operatorTimeout is longer than a resolve takes, which may ask the provider.
+	operatorTimeout = 90 * time.Second
+	// maxAnswer bounds what is read of an answer, in bytes.
+	maxAnswer = 16 << 20
+)
+
+// operator speaks to the operator's API.
+type operator struct {
+	url, token string
+	client     *http.Client
+}
+
+func (f operatorFlags) connect() (operator, error) {
+	o := operator{url: strings.TrimRight(f.AdminURL, "/"), token: os.Getenv(envAdminToken), client: &http.Client{Timeout: operatorTimeout}}
+	if o.url == "" {
+		d, err := readDevInfo(f.DataDir)
+		if err != nil {
+			return o, unavailableError("no `payments dev` is running on %s; start one, or give --admin-url and %s", f.DataDir, envAdminToken)
+		}
+		o.url, o.token = d.AdminURL, d.AdminToken
+	}
+	if o.token == "" {
+		return o, usage("%s is not set: it goes with --admin-url", envAdminToken)
+	}
+	return o, nil
+}
+
+// do sends one request and returns the body of a 200. A refusal's messages become
+// the error.
+func (o operator) do(ctx context.Context, method, path string, body any) ([]byte, error) {
+	var payload io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		payload = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, o.url+path, payload)
+	if err != nil {
+		return nil, usage("--admin-url must be a URL such as http://127.0.0.1:8081")
+	}
+	req.Header.Set("Authorization", "Bearer "+o.token)
+	req.Header.Set("Content-Type", "application/json")
+	res, err := o.client.Do(req)
+	if err != nil {
+		return nil, unavailableError("nobody answers at %s: is it running?", o.url)
+	}
+	defer func() { _ = res.Body.Close() }()
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return nil, unavailableError("the answer from %s broke off", o.url)
+	}
+	if res.StatusCode == http.StatusOK {
+		return data, nil
+	}
+	var refusal struct{ Messages []string }
+	_ = json.Unmarshal(data, &refusal) // without messages the status must do
+	told := strings.Join(refusal.Messages, "; ")
+	if told == "" {
+		told = res.Status
+	}
+	switch {
+	case res.StatusCode == http.StatusNotFound:
+		return nil, notFound("%s", told)
+	case res.StatusCode == http.StatusServiceUnavailable:
+		return nil, unavailableError("%s", told)
+	}
+	return nil, errors.New(told)
+}
+
+// lookupCmd tells what became of a nonce.
+type lookupCmd struct {
+	operatorFlags
+	Nonce     string `arg:"" help:"The value of X-Idempotency-Key."`
+	AccountID string `help:"Only this merchant's." placeholder:"UUID"`
+}
+
+// Run prints the nonce's lives, the newest first.
+func (c lookupCmd) Run(ctx context.Context, s streams) error {
+	o, err := c.connect()
+	if err != nil {
+		return err
+	}
+	q := url.Values{"nonce": {c.Nonce}}
+	if c.AccountID != "" {
+		q.Set("account_id", c.AccountID)
+	}
+	data, err := o.do(ctx, http.MethodGet, "/admin/v1/nonces?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		_, err = s.out.Write(data)
+		return err
+	}
+	var found transactions.Lives
+	if err := json.Unmarshal(data, &found); err != nil {
+		return errors.New("the answer cannot be read; is the other side of this version?")
+	}
+	for _, l := range found.Lives {
+		printLife(s.out, l)
+	}
+	return nil
+}
+
+func printLife(w io.Writer, l transactions.Life) {
+	fmt.Fprintf(w, "%s\n\n  key          %s\n  payment      %s\n  transaction  %s  %s %s, attempts %d\n  account      %s (%s)\n  charges      %d\n\n",
+		l.Verdict, l.KeyState, l.PaymentID, l.Transaction.ID, l.Transaction.Type, l.Transaction.Status, l.Transaction.Attempts,
+		l.AccountID, l.Mode, l.Charges)
+	for _, m := range l.Timeline {
+		fmt.Fprintf(w, "  %s  %s\n", m.At, describeMoment(m))
+	}
+	if l.Truncated {
+		fmt.Fprintln(w, "  … and more, not shown")
+	}
+	fmt.Fprintln(w)
+}
+
+// describeMoment is one line of a timeline, in the order a person reads it.
+func describeMoment(m transactions.Moment) string {
+	parts := []string{fmt.Sprintf("%-11s", m.Kind)}
+	for _, p := range []string{m.Verdict, m.Outcome, m.Reason} {
+		if p != "" {
+			parts = append(parts, p)
+		}
+	}
+	if m.BodyDiffers != nil && *m.BodyDiffers {
+		parts = append(parts, strings.TrimSpace("another body "+strings.Join(m.Differs, ", ")))
+	}
+	if m.Provider != "" {
+		parts = append(parts, "at "+m.Provider)
+	}
+	if m.Reference != "" {
+		parts = append(parts, "as "+m.Reference)
+	}
+	if m.DurationMS != nil {
+		parts = append(parts, fmt.Sprintf("in %d ms", *m.DurationMS))
+	}
+	if m.By != "" {
+		parts = append(parts, "by "+m.By)
+	}
+	if m.RequestID != "" {
+		parts = append(parts, "request "+m.RequestID)
+	}
+	return strings.Join(parts, "  ")
+}
+
+// resolveCmd decides what became of a transaction.
+type resolveCmd struct {
+	operatorFlags
+	Transaction       string `arg:"" help:"The transaction's id."`
+	Outcome           string `required:"" enum:"succeeded,failed" help:"What the provider's own records say: succeeded or failed."`
+	ProviderReference string `help:"The provider's id of the charge." placeholder:"ID"`
+	Reason            string `required:"" help:"Why; kept with the decision." placeholder:"TEXT"`
+}
+
+// Run sends the decision and prints what the transaction is now.
+func (c resolveCmd) Run(ctx context.Context, s streams) error {
+	o, err := c.connect()
+	if err != nil {
+		return err
+	}
+	data, err := o.do(ctx, http.MethodPost, "/admin/v1/transactions/"+url.PathEscape(c.Transaction)+"/resolve", map[string]string{
+		"outcome": c.Outcome, "provider_reference": c.ProviderReference, "reason": c.Reason,
+	})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		_, err = s.out.Write(data)
+		return err
+	}
+	var t struct{ ID, Status string }
+	if err := json.Unmarshal(data, &t); err != nil {
+		return errors.New("the answer cannot be read; is the other side of this version?")
+	}
+	fmt.Fprintf(s.out, "transaction %s is %s\n", t.ID, t.Status)
+	return nil
+}
