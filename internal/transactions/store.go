@@ -616,9 +616,10 @@ type momentRow struct {
 
 // sqlMoments gathers the timeline of one transaction ($2), each source bounded. An
 // arrival that met no transaction belongs to the life in whose time it came ($5 to
-// $6).
+// $6). Arrivals are dated to a millisecond or so; the one that began the life came
+// before it.
 const sqlMoments = `/* transactions.moments */
-(SELECT 'arrivals' AS source, a.at, 'request' AS kind, a.verdict, a.request_id, a.body_differs, a.differs,
+(SELECT 'arrivals' AS source, CASE WHEN a.verdict = 'new' THEN least(a.at, $5::timestamptz) ELSE a.at END AS at, 'request' AS kind, a.verdict, a.request_id, a.body_differs, a.differs,
         '' AS provider, '' AS reference, '' AS outcome, NULL::bigint AS duration_ms, '' AS by, '' AS reason
  FROM arrivals a
  WHERE a.account_id = $1::uuid AND a.mode = $3::text AND a.nonce = $4::text
