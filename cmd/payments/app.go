@@ -125,7 +125,7 @@ func (a *app) listen(ctx context.Context) error {
 	edge := httpapi.Options{Log: a.cfg.log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe}
 	publicMux, operatorMux := httpapi.New(edge), httpapi.New(edge)
 	transactions.NewHandler(a.service, a.auth).Mount(publicMux)
-	admin.Mount(operatorMux, a.cfg.adminToken,
+	admin.Mount(operatorMux, a.cfg.adminToken, newMetrics(a.service),
 		merchants.NewOperatorHandler(a.auth), transactions.NewOperatorHandler(a.service))
 
 	longest := a.cfg.times.lease + answerMargin

@@ -45,7 +45,11 @@ const (
 // Recover is one round of the recovery loop: it takes over what is due, or whose
 // holder's process is gone, and asks the provider. It returns how many it took.
 func (s *Service) Recover(ctx context.Context) (int, error) {
-	due, err := s.store.due(ctx, recoveryBatch)
+	names := []string{}
+	for _, p := range s.providers.All() {
+		names = append(names, p.Name())
+	}
+	due, err := s.store.due(ctx, names, recoveryBatch)
 	if err != nil {
 		return 0, err
 	}
@@ -88,8 +92,8 @@ func (s *Service) recoverOne(ctx context.Context, seen Transaction) (won bool, e
 	if !ok {
 		return false, fmt.Errorf("transaction %s waits for provider %s, which is not configured", seen.ID, seen.Provider)
 	}
-	// A stop lets it end what it has begun, within its lease.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
+	// A stop may cut it off: asking has no effect, and the next process asks again.
+	ctx, cancel := context.WithTimeout(ctx, s.lease)
 	defer cancel()
 	r, err := s.takeOver(ctx, seen, p, byRecovery)
 	if r == nil || err != nil {
@@ -140,6 +144,16 @@ func (s *Service) shouldPark(r *run) bool {
 // pollAfter is when to ask again about a transaction of that age which the
 // provider has accepted.
 func pollAfter(age time.Duration) time.Duration { return min(max(age/4, minPoll), maxPoll) }
+
+// Backlog is how much is unresolved, and for how long.
+type Backlog struct {
+	Unresolved    int
+	Parked        int
+	OldestSeconds int64 // age of the oldest that is not parked
+}
+
+// Backlog counts over all merchants and modes, work in progress included.
+func (s *Service) Backlog(ctx context.Context) (Backlog, error) { return s.store.backlog(ctx) }
 
 // Beat says that this process lives. Call it before serving, and every BeatEvery.
 func (s *Service) Beat(ctx context.Context) (int, error) {

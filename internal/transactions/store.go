@@ -222,11 +222,12 @@ LEFT JOIN idempotency_keys k ON k.account_id = t.account_id AND k.mode = t.mode 
 WHERE t.account_id = $1::uuid AND t.id = $2::uuid`
 
 // sqlDue reads what recovery may look at: work that is due, and work whose
-// holder's process is gone. Read plainly; the take-over decides who gets it.
+// holder's process is gone, at the providers we have (others' would fill the batch
+// for ever). Read plainly; the take-over decides who gets it.
 const sqlDue = `/* transactions.due */
 SELECT ` + transactionColumns + `
 FROM transactions t
-WHERE t.lease_until IS NOT NULL
+WHERE t.lease_until IS NOT NULL AND t.provider = ANY($2::text[])
   AND (t.next_attempt_at <= clock_timestamp() OR (t.lease_until > clock_timestamp() AND t.status = 'CREATED' AND ` + holderGone + `))
 ORDER BY t.next_attempt_at LIMIT $1::integer`
 
@@ -454,9 +455,9 @@ func (s store) outcome(ctx context.Context, account, transaction uuid.UUID) (out
 	return o, found, wrap("re-read the outcome", err)
 }
 
-func (s store) due(ctx context.Context, limit int) ([]Transaction, error) {
+func (s store) due(ctx context.Context, providers []string, limit int) ([]Transaction, error) {
 	var txs []Transaction
-	err := s.db.Conn(ctx).Raw(sqlDue, limit).Scan(&txs).Error
+	err := s.db.Conn(ctx).Raw(sqlDue, limit, providers).Scan(&txs).Error
 	return txs, wrap("read what is due", err)
 }
 
@@ -650,4 +651,16 @@ func (s store) moments(ctx context.Context, r lifeRow, until *time.Time, limit i
 	var rows []momentRow
 	err := s.db.Conn(ctx).Raw(sqlMoments, r.AccountID, r.ID, r.Mode, r.Nonce, r.CreatedAt, until, limit+1).Scan(&rows).Error
 	return rows, wrap("read the timeline", err)
+}
+
+// sqlBacklog counts what is unresolved. It reads the index of unresolved rows.
+const sqlBacklog = `/* transactions.backlog */
+SELECT count(*) FILTER (WHERE t.parked_at IS NULL) AS unresolved, count(t.parked_at) AS parked,
+       coalesce(extract(epoch FROM clock_timestamp() - min(t.created_at) FILTER (WHERE t.parked_at IS NULL)), 0)::bigint AS oldest_seconds
+FROM transactions t WHERE t.lease_until IS NOT NULL`
+
+func (s store) backlog(ctx context.Context) (Backlog, error) {
+	var b Backlog
+	_, err := one(s.db.Conn(ctx).Raw(sqlBacklog), &b)
+	return b, wrap("count what is unresolved", err)
 }
