@@ -19,9 +19,10 @@ const MinTokenLength = 32
 // Mounter adds its routes to the operator's API.
 type Mounter interface{ Mount(g *echo.Group) }
 
-// Mount adds the operator's API to e, behind a bearer token, and signs of life in
-// front of it.
-func Mount(e *echo.Echo, token string, parts ...Mounter) {
+// Mount adds the operator's API to e, behind a bearer token, and the metrics, which
+// name no merchant, in front of it.
+func Mount(e *echo.Echo, token string, metrics http.Handler, parts ...Mounter) {
+	e.GET("/metrics", echo.WrapHandler(metrics))
 	g := e.Group("/admin/v1", requireToken(token))
 	for _, p := range parts {
 		p.Mount(g)
