@@ -1,0 +1,74 @@
+//go:build linux && !localpg_portable
+
+package localpg
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// forks leads to the one thread that forks.
+var forks = sync.OnceValue(func() chan<- func() {
+	work := make(chan func())
+	go forkForEver(work)
+	return work
+})
+
+// forkForEver does the work on a thread that lives as long as the process. The
+// kernel sends a child its death signal when the thread that forked it ends,
+// although the process may live on; and Go ends threads as it likes, except one
+// that is locked by a goroutine that never returns.
+func forkForEver(work <-chan func()) {
+	runtime.LockOSThread()
+	for f := range work {
+		f()
+	}
+}
+
+// fork starts the command such that the kernel sends it the signal when this
+// process ends, even by kill -9. Release is called after the command was waited
+// for.
+func fork(cmd *exec.Cmd, sig syscall.Signal) (release func(), err error) {
+	cmd.SysProcAttr.Pdeathsig = sig
+	started := make(chan error)
+	forks() <- func() { started <- cmd.Start() }
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return func() {}, nil
+}
+
+// inspect looks at a process that is alive. Every process of a PostgreSQL server
+// runs the file named postgres and stands in its data directory.
+func inspect(_ context.Context, pid int, dir string) verdict {
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	exe, err := os.Readlink(filepath.Join(proc, "exe"))
+	if os.IsNotExist(err) {
+		return gone // it ended meanwhile, is a zombie, or a thread of the kernel
+	}
+	if err != nil {
+		return unknown
+	}
+	// An upgrade of the package replaces the file under a running server.
+	if filepath.Base(strings.TrimSuffix(exe, " (deleted)")) != "postgres" {
+		return gone
+	}
+	stands, err1 := os.Stat(filepath.Join(proc, "cwd"))
+	data, err2 := os.Stat(dir)
+	switch {
+	case os.IsNotExist(err1):
+		return gone
+	case err1 != nil || err2 != nil:
+		return unknown
+	case os.SameFile(stands, data):
+		return running
+	}
+	return gone
+}
