@@ -1,0 +1,76 @@
+# What there is to type; `make` alone lists it. Arguments of the program go into
+# ARGS (make run ARGS="--listen 127.0.0.1:9000"), those of `go test` into TESTFLAGS.
+
+.DEFAULT_GOAL := help
+
+# One thing at a time, even under -j: the steps of ci build on each other, and
+# their output is read by people.
+.NOTPARALLEL:
+
+BINARY := bin/payments
+
+# Recursive, so that only a build asks git. A checkout that git will not speak
+# about (no git, or another owner's) builds all the same.
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: help
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# Without cgo the binary runs on any Linux, whatever its C library; -trimpath keeps
+# our folders out of stack traces; the version comes from above, not from Go's own
+# look at git, which stops the build where git will not answer.
+.PHONY: build
+build: ## Build bin/payments
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/payments
+
+# PostgreSQL is only needed here where DATABASE_URL names no server. exec puts the
+# program in the place of the shell, so a signal reaches it and not something that
+# would die without passing it on.
+.PHONY: run
+run: build ## Start everything on this machine (ARGS="…")
+	@./scripts/install-postgres.sh --unless DATABASE_URL
+	@exec ./$(BINARY) dev $(ARGS)
+
+# The black-box tests under test/ start the binary, so it is built first.
+.PHONY: test
+test: postgres build ## Run all tests
+	go test $(TESTFLAGS) ./...
+
+# The race detector is the one thing here that needs a C compiler.
+.PHONY: race
+race: postgres build ## Run all tests under the race detector
+	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
+
+.PHONY: lint
+lint: tools ## Run the linters
+	./bin/golangci-lint run ./...
+
+# Cheap and telling steps first. -count=1: a cached result is nobody's proof.
+.PHONY: ci
+ci: TESTFLAGS := -count=1
+ci: postgres tools tidy-check format-check vet build lint race ## Check everything, from nothing
+	@echo "ci: all checks passed"
+
+.PHONY: clean
+clean: ## Remove the program that was built; tools and data stay
+	rm -f $(BINARY)
+
+# The steps of the targets above, in their order.
+
+.PHONY: postgres tools tidy-check format-check vet
+postgres:
+	@./scripts/install-postgres.sh
+
+tools:
+	@./scripts/install-tools.sh
+
+tidy-check:
+	go mod tidy -diff
+
+format-check:
+	@echo 'gofmt -l .'
+	@unformatted=$$(gofmt -l .) && if [ -n "$$unformatted" ]; then echo "$$unformatted"; exit 1; fi
+
+vet:
+	go vet ./...
