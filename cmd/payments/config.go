@@ -78,7 +78,7 @@ func (f serverFlags) times() (times, error) {
 const (
 	envDatabaseURL = "DATABASE_URL"
 	envSecret      = "PAYMENTS_SECRET"
-	envAdminToken  = "PAYMENTS_ADMIN_TOKEN" //nolint:gosec // the variable's name
+	envAdminToken  = "PAYMENTS_ADMIN_TOKEN"
 	envPGBinDir    = "PG_BIN_DIR"
 )
 

@@ -33,11 +33,11 @@ func lockDataDir(dir string) (release func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the operator's own folder
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a descriptor fits
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		owner := make([]byte, 20)
 		n, _ := f.Read(owner) // for the message only
 		_ = f.Close()
@@ -67,7 +67,7 @@ type secrets struct {
 // loadSecrets reads the folder's secrets, or draws them if there are none yet.
 func loadSecrets(dir string) (secrets, error) {
 	path := filepath.Join(dir, secretsFile)
-	data, err := os.ReadFile(path) //nolint:gosec // the operator's own folder
+	data, err := os.ReadFile(path)
 	var s secrets
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -122,7 +122,7 @@ type devInfo struct {
 
 func readDevInfo(dir string) (devInfo, error) {
 	var d devInfo
-	data, err := os.ReadFile(filepath.Join(dir, devFile)) //nolint:gosec // the operator's own folder
+	data, err := os.ReadFile(filepath.Join(dir, devFile))
 	if err != nil {
 		return d, err
 	}

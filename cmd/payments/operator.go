@@ -86,10 +86,10 @@ func (o operator) do(ctx context.Context, method, path string, body any) ([]byte
 	if told == "" {
 		told = res.Status
 	}
-	switch {
-	case res.StatusCode == http.StatusNotFound:
+	switch res.StatusCode {
+	case http.StatusNotFound:
 		return nil, notFound("%s", told)
-	case res.StatusCode == http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable:
 		return nil, unavailableError("%s", told)
 	}
 	return nil, errors.New(told)

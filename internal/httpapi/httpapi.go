@@ -129,7 +129,7 @@ func (o Options) logged(next echo.HandlerFunc) echo.HandlerFunc {
 func (o Options) recovered(next echo.HandlerFunc, c echo.Context) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
+			if e, ok := p.(error); ok && errors.Is(e, http.ErrAbortHandler) {
 				panic(p)
 			}
 			o.Log.ErrorContext(c.Request().Context(), "panic", "request_id", RequestID(c), "stack", string(debug.Stack()))

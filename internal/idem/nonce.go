@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// Header is where merchants put the nonce; AliasHeader is the name the
-	// standard draft gives it.
-	Header      = "X-Idempotency-Key"
+	// Header is where merchants put the nonce.
+	Header = "X-Idempotency-Key"
+	// AliasHeader is the name that the standard draft gives it.
 	AliasHeader = "Idempotency-Key"
 
 	// MaxNonceLength is in bytes, which are characters, because only visible ASCII

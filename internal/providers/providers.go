@@ -51,6 +51,12 @@ type Result struct {
 	Detail            string
 }
 
+// Definite says whether the provider has told what it stands by: it booked the
+// reference, declined it for ever, or accepted it.
+func (r Result) Definite() bool {
+	return r.Outcome == Approved || r.Outcome == Declined || r.Outcome == Pending
+}
+
 // Traits is what a provider declares; the engine believes it.
 type Traits struct {
 	// Idempotent: a second send with a known reference changes nothing and is

@@ -76,19 +76,16 @@ func (s *Service) decideFailed(ctx context.Context, r *run, d Decision) error {
 		return apierr.New(apierr.InvalidState,
 			fmt.Sprintf("a charge may still arrive: failed can be decided in %d seconds", seconds)).Retry(seconds)
 	}
-	result, proven := s.settle(ctx, r)
-	switch result.Outcome {
-	case providers.Approved, providers.Declined, providers.Pending:
+	result, _ := s.settle(ctx, r)
+	if result.Definite() {
 		if _, err := s.answer(ctx, r, result, "provider", resolution{}); err != nil {
 			return err
 		}
 		return apierr.New(apierr.InvalidState, fmt.Sprintf("the provider knows this transaction as %s, which was recorded instead", result.Outcome))
 	}
-	if !proven && r.provider.Traits().Queryable && result.Outcome != providers.NotFound {
-		// The provider can be asked but does not answer now: a person who knows better
-		// may still decide, and the resolution says that nobody could check.
-		result.Detail = "decided without the provider's word"
-	}
+	// Either the provider does not know it, or it does not answer. In the second case
+	// a person who knows better may decide; the calls on the timeline say that the
+	// provider's word is missing.
 	return s.fail(ctx, r, result, d)
 }
 

@@ -146,7 +146,7 @@ func (s *Service) conclude(ctx context.Context, r *run, result providers.Result,
 	case proven:
 		return s.release(ctx, r, result, Errored, "proved",
 			apierr.New(apierr.ProviderUnavailable, "the provider never processed this payment; retry with the same key").Retry(retryInProcess))
-	case result.Outcome == providers.Approved || result.Outcome == providers.Declined || result.Outcome == providers.Pending:
+	case result.Definite():
 		return s.answer(ctx, r, result, "provider", resolution{})
 	case r.tx.Fence == 1 && result.Outcome == providers.Refused:
 		return s.release(ctx, r, result, Rejected, "refused",
@@ -326,10 +326,10 @@ func (r *run) after(e ending) (Payment, Transaction) {
 
 // statusOf is the status that a provider's definite answer gives a transaction.
 func statusOf(r providers.Result) Status {
-	switch r.Outcome {
-	case providers.Approved:
+	if r.Outcome == providers.Approved {
 		return Succeeded
-	case providers.Pending:
+	}
+	if r.Outcome == providers.Pending {
 		return Pending
 	}
 	switch class, _ := providers.ClassOf(r.ResponseCode); class {

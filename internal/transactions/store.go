@@ -455,9 +455,9 @@ func (s store) outcome(ctx context.Context, account, transaction uuid.UUID) (out
 	return o, found, wrap("re-read the outcome", err)
 }
 
-func (s store) due(ctx context.Context, providers []string, limit int) ([]Transaction, error) {
+func (s store) due(ctx context.Context, providerNames []string, limit int) ([]Transaction, error) {
 	var txs []Transaction
-	err := s.db.Conn(ctx).Raw(sqlDue, limit, providers).Scan(&txs).Error
+	err := s.db.Conn(ctx).Raw(sqlDue, limit, providerNames).Scan(&txs).Error
 	return txs, wrap("read what is due", err)
 }
 

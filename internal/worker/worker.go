@@ -23,7 +23,7 @@ type Loop struct {
 // Run runs the loop until ctx ends. A first, random wait keeps several instances
 // from working in step.
 func (l Loop) Run(ctx context.Context, log *slog.Logger) {
-	wait := rand.N(l.Every) //nolint:gosec // spreads load, guards nothing
+	wait := rand.N(l.Every)
 	failing := false
 	for {
 		select {
