@@ -67,6 +67,7 @@ func (f *fake) Charge(ctx context.Context, c providers.Charge, may providers.May
 		if f.lie == "calls an error a no" {
 			r = providers.Result{Outcome: providers.NotReached}
 		}
+	case Approve, Decline, Refuse, GuaranteeNothing, Tokenise:
 	}
 	return r
 }
@@ -94,6 +95,7 @@ func (f *fake) decide(c providers.Charge) (providers.Result, Behaviour) {
 		return providers.Result{Outcome: providers.NotReached}, Approve
 	case HangUnbooked, FailUnbooked:
 		return unclear, behaviour
+	case Approve, BookAndHang, BookAndFail, BookAndBreakOff, Tokenise:
 	}
 	f.booked[c.Reference]++
 	r := providers.Result{Outcome: providers.Approved, ResponseCode: "SUCCEEDED",

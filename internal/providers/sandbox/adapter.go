@@ -102,6 +102,7 @@ func (a *Adapter) Inquire(ctx context.Context, o providers.Order) providers.Resu
 		// Refused and voided references are not booked either. They are no decline,
 		// which would be kept as the nonce's answer.
 		return providers.Result{Outcome: providers.NotFound, Detail: "nothing is booked; the reference is " + string(re.Status)}
+	case statusError:
 	}
 	return unexpected(x)
 }
@@ -124,6 +125,7 @@ func (a *Adapter) Void(ctx context.Context, o providers.Order, may providers.May
 		return providers.Result{Outcome: providers.Voided}
 	case statusApproved, statusDeclined:
 		return re.result()
+	case statusUnknown, statusRefused, statusError: // no answers to a void
 	}
 	return unexpected(x)
 }
@@ -192,6 +194,7 @@ func replyOf(x providers.Exchange, reference string) (reply, bool) {
 		return re, re.ID != "" && known && class == providers.ClassSucceeded
 	case statusDeclined:
 		return re, known && class != providers.ClassSucceeded
+	case statusUnknown, statusRefused, statusVoided, statusError:
 	}
 	return re, true
 }

@@ -72,7 +72,8 @@ type standing struct {
 	authorizationCode string
 }
 
-// status is also the word for it on the wire.
+// status is also the word for it on the wire. statusError is there only: an
+// answer that promises nothing.
 type status string
 
 const (
@@ -81,6 +82,7 @@ const (
 	statusDeclined status = "declined"
 	statusRefused  status = "refused"
 	statusVoided   status = "voided"
+	statusError    status = "error"
 )
 
 // Open reads the ledger in dir, making it if it is not there, and takes it for

@@ -392,6 +392,16 @@ func TestAHoldIsForOneAtATime(t *testing.T) {
 	}
 }
 
+// Two first sends of one order at the same moment: the second one is not the
+// first, although nothing about the first is on the disk yet.
+func TestAnOrderHasOneFirstSend(t *testing.T) {
+	l := mustOpen(t, "")
+	a, b := mustHold(t, l, "a"), mustHold(t, l, "b")
+	if first, second := a.firstSend("o"), b.firstSend("o"); !first || second {
+		t.Errorf("the first send: %v, the second: %v", first, second)
+	}
+}
+
 func TestRecordsHaveNoRoomForACard(t *testing.T) {
 	b, err := json.Marshal(record{})
 	if err != nil {

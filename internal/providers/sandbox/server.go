@@ -176,9 +176,6 @@ type reply struct {
 	Messages          []string `json:"messages,omitempty"`
 }
 
-// statusError is for an answer that promises nothing.
-const statusError status = "error"
-
 // answer is a reply on its way, and how it is given.
 type answer struct {
 	code   int
@@ -282,6 +279,7 @@ func again(reference string, st standing) answer {
 		return refused(reference, "description: sandbox:reject asked for this refusal")
 	case statusVoided:
 		return refused(reference, "reference: was voided, and can never be charged")
+	case statusUnknown, statusApproved, statusDeclined, statusError:
 	}
 	return about(reference, st)
 }

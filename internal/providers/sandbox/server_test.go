@@ -435,6 +435,31 @@ func TestNeverAnsweringIsBounded(t *testing.T) {
 	}
 }
 
+// deadlines is a ResponseWriter that remembers the read deadlines it was given.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	set []time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	d.set = append(d.set, t)
+	return nil
+}
+
+// A body has to come in time. But once it is there its deadline must go: it
+// would end a request that is held, as if its client had hung up.
+func TestTheDeadlineOfABodyEndsWithTheBody(t *testing.T) {
+	s := NewServer(mustOpen(t, ""), Options{})
+	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	s.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/sandbox/v1/charges", strings.NewReader("{}")))
+	if len(w.set) != 2 || w.set[0].IsZero() || time.Until(w.set[0]) > bodyTimeout || !w.set[1].IsZero() {
+		t.Errorf("deadlines %v", w.set)
+	}
+	if h := s.HTTP(""); h.ReadTimeout != 0 || h.ReadHeaderTimeout == 0 || h.WriteTimeout < holdTimeout+maxSlow || h.IdleTimeout == 0 {
+		t.Error("the server's own timeouts end a request that is held, or nothing")
+	}
+}
+
 func TestShutdownReleasesWhatIsHeld(t *testing.T) {
 	l := mustOpen(t, "")
 	server := NewServer(l, Options{})
@@ -645,7 +670,7 @@ func TestTheLedgerOverHTTP(t *testing.T) {
 		t.Errorf("a declined order has %+v", page.Entries)
 	}
 	for _, query := range []string{"?limit=0", "?limit=501", "?limit=x", "?limit=", "?limit=1&limit=2", "?after=0", "?after=x", "?after=99999999999",
-		"?refrence=r0", "?reference=", "?reference=a&reference=b", "?a=%zz", "?a;b", "?Limit=1"} {
+		"?referenc=r0", "?reference=", "?reference=a&reference=b", "?a=%zz", "?a;b", "?Limit=1"} {
 		if code, _ := get(query); code != http.StatusBadRequest {
 			t.Errorf("%s: %d", query, code)
 		}
