@@ -191,6 +191,9 @@ func Body(c echo.Context) (jsontree.Value, error) {
 		}
 		return jsontree.Value{}, apierr.New(apierr.InvalidRequest, "the body ended early")
 	}
+	// The time to read has been kept. Left standing, its end would look to the server
+	// like a client that went away while a provider takes its time.
+	_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Time{}) // where there is none, there is nothing to lift
 	v, err := jsontree.Parse(data)
 	if err != nil {
 		return jsontree.Value{}, apierr.New(apierr.InvalidRequest, err.Error())
