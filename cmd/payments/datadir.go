@@ -30,7 +30,13 @@ func sandboxDir(dataDir string) string  { return filepath.Join(dataDir, "sandbox
 // lockDataDir makes sure that one `dev` at a time uses a folder. The lock goes
 // with the process, however it ends.
 func lockDataDir(dir string) (release func(), err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	mode := fs.FileMode(0o700)
+	if os.Geteuid() == 0 {
+		// Where root's PostgreSQL has to run as another user, that one passes through.
+		// The files in it are private all the same.
+		mode = 0o711
+	}
+	if err := os.MkdirAll(dir, mode); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
