@@ -81,6 +81,8 @@ func beParent(dir, strategy string, report *os.File) {
 	select {}
 }
 
+const inNamespace = "in a user namespace"
+
 // strategies are the ways to run that this user has.
 func strategies() map[string]func(*cluster) []identity {
 	if os.Geteuid() != 0 {
@@ -99,13 +101,16 @@ func strategies() map[string]func(*cluster) []identity {
 	}
 	bin, err := FindBinaries(os.Getenv)
 	if list := namespaced(); err == nil && len(list) > 0 && list[0].tryIn(context.Background(), bin, "/") == nil {
-		all["in a user namespace"] = func(*cluster) []identity { return list } // where the kernel lets root make one
+		all[inNamespace] = func(*cluster) []identity { return list } // where the kernel lets root make one
 	}
 	return all
 }
 
 // eachStrategy runs a test in every way that this user has.
 func eachStrategy(t *testing.T, f func(t *testing.T, name string, who func(*cluster) []identity)) {
+	if _, ok := strategies()[inNamespace]; !ok && os.Geteuid() == 0 {
+		t.Log("not tried in a user namespace, which this kernel does not give to root")
+	}
 	for name, who := range strategies() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
