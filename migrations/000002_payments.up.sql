@@ -41,7 +41,7 @@ CREATE TABLE payments (
 ) WITH (fillfactor = 80);
 
 -- Serves GET /v1/payments?merchant_order_id=, newest first.
-CREATE INDEX payments_merchant_order_id ON payments (account_id, mode, merchant_order_id, id DESC);
+CREATE INDEX payments_merchant_order_id ON payments (account_id, mode, merchant_order_id, created_at DESC, id DESC);
 
 -- One row per operation against a provider. `id` is also the reference by which
 -- the provider knows it. While the outcome is not known, `lease_until` says how
@@ -98,11 +98,12 @@ CREATE TABLE transactions (
     CONSTRAINT transactions_fence_positive CHECK (fence >= 1)
 ) WITH (fillfactor = 80);
 
--- Serves the look-up by nonce, newest life first (version 7 ids grow with time).
-CREATE INDEX transactions_nonce ON transactions (account_id, mode, nonce, id DESC);
+-- Serves the look-up by nonce, newest life first by the database's clock: ids grow
+-- with their process's.
+CREATE INDEX transactions_nonce ON transactions (account_id, mode, nonce, created_at DESC, id DESC);
 
 -- Serves the operator's look-up over all merchants.
-CREATE INDEX transactions_nonce_any_account ON transactions (nonce, id DESC);
+CREATE INDEX transactions_nonce_any_account ON transactions (nonce, created_at DESC, id DESC);
 
 -- Serves a payment's own list of transactions.
 CREATE INDEX transactions_payment ON transactions (account_id, payment_id, id);

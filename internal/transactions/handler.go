@@ -105,7 +105,7 @@ func (s *Service) rulesFor(caller merchants.Caller) rules {
 // has one and the policy ignores retry bodies. A body that was too large, or not
 // JSON at all by its type, is refused even then.
 func (h *Handler) invalid(c echo.Context, cmd Create, invalid error) error {
-	if e, ok := apierr.From(invalid); ok && e.Status == http.StatusBadRequest {
+	if e, ok := apierr.From(invalid); ok && (e.Status == http.StatusBadRequest || e.Code == apierr.InvalidToken) {
 		a, found, err := h.service.Replay(c.Request().Context(), cmd)
 		if err != nil || found {
 			return respond(c, a, err)
@@ -169,10 +169,7 @@ func (h *Handler) list(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if after == uuid.Nil {
-		after = uuid.Max
-	}
-	ps, err := h.service.store.paymentsByOrder(c.Request().Context(), caller.AccountID, caller.Mode, order, after, limit+1)
+	ps, err := h.service.store.paymentsByOrder(c.Request().Context(), caller.AccountID, caller.Mode, order, orNone(after), limit+1)
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func (s *Service) Lookup(ctx context.Context, scope Scope, nonce string, after u
 	// What this process has just answered must be on the timeline. If it can't be
 	// written now, what is written is told.
 	_, _ = s.arrivals.Flush(ctx)
-	rows, err := s.store.lives(ctx, scope, nonce, after, maxLives+1)
+	rows, err := s.store.lives(ctx, scope, nonce, orNone(after), maxLives+1)
 	if err != nil {
 		return Lives{}, err
 	}

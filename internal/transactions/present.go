@@ -9,8 +9,9 @@ import (
 	"github.com/oncepay/oncepay/internal/providers"
 )
 
-// The wire shapes of a payment. Field by field the contract's, in its order; null
-// and empty values included, because clients read them.
+// The wire shapes of a payment. Field by field the contract's; null and empty
+// values included, because clients read them. What nothing fills in yet (history,
+// routing, raw answers, the issuer's data) is there as null or empty.
 
 type wirePayment struct {
 	ID                string            `json:"id"`
@@ -29,16 +30,27 @@ type wirePayment struct {
 	CustomerPayer     json.RawMessage   `json:"customer_payer"`
 	AdditionalData    json.RawMessage   `json:"additional_data"`
 	Transactions      any               `json:"transactions"` // an object where one call made it, else an array
+	History           []struct{}        `json:"transactions_history"`
+	Taxes             *struct{}         `json:"taxes"`
+	Split             []struct{}        `json:"split"`
 	CallbackURL       string            `json:"callback_url"`
 	Workflow          string            `json:"workflow"`
 	Metadata          json.RawMessage   `json:"metadata"`
 	FraudScreening    *struct{}         `json:"fraud_screening"`
 	PaymentLinkID     string            `json:"payment_link_id"`
+	PaymentLinkCode   string            `json:"payment_link_code"`
+	RoutingRules      wireRoutingRules  `json:"routing_rules"`
 	SubscriptionCode  *string           `json:"subscription_code"`
 	SDKActionRequired bool              `json:"sdk_action_required"`
 	SimplifiedMode    bool              `json:"simplified_mode"`
 	IdempotencyKey    string            `json:"idempotency_key"`
 	Version           int64             `json:"version"`
+}
+
+type wireRoutingRules struct {
+	SmartRouting bool      `json:"smart_routing"`
+	Monitors     bool      `json:"monitors"`
+	Condition    *struct{} `json:"condition"`
 }
 
 type wireAmount struct {
@@ -72,12 +84,37 @@ type wireCard struct {
 	Verify                   bool            `json:"verify"`
 	Capture                  bool            `json:"capture"`
 	Installments             int             `json:"installments"`
+	FirstInstallmentDeferral int             `json:"first_installment_deferral"`
+	InstallmentsType         string          `json:"installments_type"`
+	InstallmentAmount        *struct{}       `json:"installment_amount"`
 	SoftDescriptor           string          `json:"soft_descriptor"`
 	AuthorizationCode        string          `json:"authorization_code"`
 	RetrievalReferenceNumber string          `json:"retrieval_reference_number"`
 	AcquirerReferenceNumber  string          `json:"acquirer_reference_number"`
-	CardData                 keptCard        `json:"card_data"`
+	Voucher                  *struct{}       `json:"voucher"`
+	CardData                 wireCardData    `json:"card_data"`
 	StoredCredentials        json.RawMessage `json:"stored_credentials"`
+}
+
+// wireCardData is what is kept of a card, with what only an issuer could tell.
+type wireCardData struct {
+	keptCard
+	IssuerName   *string          `json:"issuer_name"`
+	IssuerCode   *string          `json:"issuer_code"`
+	CountryCode  *string          `json:"country_code"`
+	Category     *string          `json:"category"`
+	Type         *string          `json:"type"`
+	ThreeDSecure wireThreeDSecure `json:"three_d_secure"`
+}
+
+type wireThreeDSecure struct {
+	Version                      *string `json:"version"`
+	ElectronicCommerceIndicator  *string `json:"electronic_commerce_indicator"`
+	Cryptogram                   *string `json:"cryptogram"`
+	TransactionID                *string `json:"transaction_id"`
+	DirectoryServerTransactionID *string `json:"directory_server_transaction_id"`
+	PaRESStatus                  *string `json:"pares_status"`
+	ACSID                        *string `json:"acs_id"`
 }
 
 type wireTransaction struct {
@@ -100,17 +137,18 @@ type wireTransaction struct {
 }
 
 type wireProviderData struct {
-	ID                      string  `json:"id"`
-	TransactionID           string  `json:"transaction_id"`
-	AccountID               string  `json:"account_id"`
-	Status                  string  `json:"status"`
-	SubStatus               string  `json:"sub_status"`
-	StatusDetail            string  `json:"status_detail"`
-	ResponseMessage         *string `json:"response_message"`
-	ResponseCode            *string `json:"response_code"`
-	ThirdPartyTransactionID string  `json:"third_party_transaction_id"`
-	ISO8583ResponseCode     *string `json:"iso8583_response_code"`
-	ISO8583ResponseMessage  *string `json:"iso8583_response_message"`
+	ID                      string    `json:"id"`
+	TransactionID           string    `json:"transaction_id"`
+	AccountID               string    `json:"account_id"`
+	Status                  string    `json:"status"`
+	SubStatus               string    `json:"sub_status"`
+	StatusDetail            string    `json:"status_detail"`
+	ResponseMessage         *string   `json:"response_message"`
+	ResponseCode            *string   `json:"response_code"`
+	RawResponse             *struct{} `json:"raw_response"`
+	ThirdPartyTransactionID string    `json:"third_party_transaction_id"`
+	ISO8583ResponseCode     *string   `json:"iso8583_response_code"`
+	ISO8583ResponseMessage  *string   `json:"iso8583_response_message"`
 }
 
 type wireConnectionData struct {
@@ -178,6 +216,8 @@ func present(p Payment, ts []Transaction) (wirePayment, []wireTransaction, error
 		PaymentMethod:  wirePaymentMethod{Type: categoryCard, PaymentMethodDetail: &wireDetail{first}},
 		CustomerPayer:  or(kept.CustomerPayer, "{}"),
 		AdditionalData: or(kept.AdditionalData, "null"),
+		History:        []struct{}{},
+		Split:          []struct{}{},
 		CallbackURL:    kept.CallbackURL,
 		Workflow:       kept.Workflow,
 		Metadata:       or(kept.Metadata, "[]"),
@@ -193,7 +233,7 @@ func presentCard(kept keptRequest, t Transaction) (wireCard, error) {
 	}
 	return wireCard{
 		Capture: t.Type == Purchase, Installments: kept.Installments, SoftDescriptor: kept.SoftDescriptor,
-		AuthorizationCode: t.AuthorizationCode, CardData: card, StoredCredentials: or(kept.StoredCredentials, "null"),
+		AuthorizationCode: t.AuthorizationCode, CardData: wireCardData{keptCard: card}, StoredCredentials: or(kept.StoredCredentials, "null"),
 	}, nil
 }
 

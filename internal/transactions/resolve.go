@@ -3,6 +3,7 @@ package transactions
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -36,7 +37,7 @@ func (s *Service) Resolve(ctx context.Context, id uuid.UUID, d Decision) (Transa
 	}
 	p, ok := s.providers.Named(seen.Provider)
 	if !ok {
-		return seen, apierr.New(apierr.ProviderUnavailable, "the provider of this transaction is not configured")
+		p = gone{seen.Provider, s.lease}
 	}
 	r, err := s.takeOver(ctx, seen, p, byPerson)
 	if err != nil {
@@ -111,4 +112,33 @@ func (s *Service) giveBack(ctx context.Context, r *run) {
 		_, err := s.store.leave(ctx, r.tx, l)
 		return err
 	})
+}
+
+// gone stands for a provider that is not configured any more: it can't be asked,
+// and it may be as slow as a lease allows.
+type gone struct {
+	name  string
+	lease time.Duration
+}
+
+func (g gone) Name() string { return g.name }
+
+func (g gone) Traits() providers.Traits {
+	return providers.Traits{Timeout: g.lease - LeaseMargin, Settle: 2 * g.lease}
+}
+
+func (g gone) Charge(context.Context, providers.Charge, providers.MaySend) providers.Result {
+	return providers.Result{Outcome: providers.Unclear, Detail: "the provider is not configured"}
+}
+
+func (g gone) Inquire(context.Context, providers.Order) providers.Result {
+	return providers.Result{Outcome: providers.Unclear, Detail: "the provider is not configured"}
+}
+
+func (g gone) Void(context.Context, providers.Order, providers.MaySend) providers.Result {
+	return providers.Result{Outcome: providers.Unclear, Detail: "the provider is not configured"}
+}
+
+func (g gone) Tokenise(context.Context, providers.Card) (providers.Token, error) {
+	return providers.Token{}, providers.ErrTokenise
 }

@@ -142,27 +142,29 @@ type Answer struct {
 func (s *Service) Create(ctx context.Context, cmd Create) (Answer, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
 	defer cancel()
-	provider, ok := s.providers.For(cmd.Mode)
-	if !ok {
-		return Answer{}, apierr.New(apierr.UnavailablePaymentMethod, "no provider is configured for "+cmd.Mode+" mode")
-	}
+	provider, canBegin := s.providers.For(cmd.Mode)
 	for range maxLooks {
-		r, err := s.begin(ctx, cmd, provider)
-		if err != nil {
-			return Answer{}, err
-		}
-		if r != nil {
-			s.arrive(cmd, idem.New, r.tx.ID, false, nil)
-			return s.conclude(ctx, r, s.send(ctx, r), false)
+		if canBegin {
+			r, err := s.begin(ctx, cmd, provider)
+			if err != nil {
+				return Answer{}, err
+			}
+			if r != nil {
+				s.arrive(cmd, idem.New, r.tx.ID, false, nil)
+				return s.conclude(ctx, r, s.send(ctx, r), false)
+			}
 		}
 		k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Fingerprint)
 		if err != nil {
 			return Answer{}, err
 		}
+		if !canBegin && (!found || k.over()) { // what began while there was a provider is still answered
+			return Answer{}, apierr.New(apierr.UnavailablePaymentMethod, "no provider is configured for "+cmd.Mode+" mode")
+		}
 		if !found { // released or purged since
 			continue
 		}
-		if k.Expired && k.LeaseOver == nil {
+		if k.over() {
 			if err := s.store.endLife(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, k.ID); err != nil {
 				return Answer{}, err
 			}
@@ -185,7 +187,7 @@ func (s *Service) Replay(ctx context.Context, cmd Create) (Answer, bool, error) 
 		return Answer{}, false, nil
 	}
 	k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, nil)
-	if err != nil || !found || k.ResponseStatus == nil || k.Operation != cmd.Operation || k.Expired && k.LeaseOver == nil {
+	if err != nil || !found || k.ResponseStatus == nil || k.Operation != cmd.Operation || k.over() {
 		return Answer{}, false, err
 	}
 	return s.replay(cmd, k, true), true, nil
@@ -212,7 +214,7 @@ func (s *Service) begin(ctx context.Context, cmd Create, p providers.Provider) (
 		return nil, err
 	}
 	r := s.newRun(tx, c, started, p, cmd.Policy, byRequest)
-	r.payment = n.payment(c.at)
+	r.payment = n.payment(tx.CreatedAt)
 	r.charge = chargeOf(cmd, n.TransactionID)
 	r.requestID = cmd.RequestID
 	return r, nil
@@ -290,6 +292,11 @@ func (s *Service) resume(ctx context.Context, cmd Create, k keyRecord, differs b
 	r.requestID = cmd.RequestID
 	if maySend {
 		r.charge = chargeOf(cmd, tx.ID)
+		if until, ends := recognisedUntil(tx, p.Traits()); ends {
+			// started is before the database's reading, so the window never looks longer
+			// than it is, however long what comes before the wire may take.
+			r.window = min(r.window, until.Sub(c.at))
+		}
 	}
 	if r.payment, err = s.store.payment(ctx, tx.AccountID, tx.PaymentID); err != nil {
 		return Answer{}, true, err
@@ -308,7 +315,14 @@ func (s *Service) mayResend(k keyRecord, t providers.Traits) bool {
 	if !t.Idempotent || k.ResendRefused {
 		return false
 	}
-	return t.IdempotentFor == 0 || k.Now.Before(k.CreatedAt.Add(t.IdempotentFor-t.Timeout-t.Settle))
+	until, ends := recognisedUntil(k.Transaction, t)
+	return !ends || k.Now.Before(until)
+}
+
+// recognisedUntil is the last moment at which a resend of tx, however slow, still
+// reaches a provider that knows its reference.
+func recognisedUntil(tx Transaction, t providers.Traits) (until time.Time, ends bool) {
+	return tx.CreatedAt.Add(t.IdempotentFor - t.Timeout - t.Settle), t.IdempotentFor != 0
 }
 
 func chargeOf(cmd Create, transaction uuid.UUID) *providers.Charge {
@@ -324,7 +338,7 @@ func chargeOf(cmd Create, transaction uuid.UUID) *providers.Charge {
 func (s *Service) arrive(cmd Create, v idem.Verdict, tx uuid.UUID, differs bool, names []string) {
 	s.arrivals.Record(idem.Arrival{
 		AccountID: cmd.AccountID, Mode: cmd.Mode, Nonce: cmd.Nonce, Verdict: v,
-		TransactionID: uuid.NullUUID{UUID: tx, Valid: tx != uuid.Nil}, RequestID: cmd.RequestID,
+		TransactionID: orNone(tx), RequestID: cmd.RequestID,
 		BodyDiffers: differs, Differs: names, At: cmd.ArrivedAt,
 	})
 }

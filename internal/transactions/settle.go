@@ -25,11 +25,18 @@ type run struct {
 	requestID string
 	charge    *providers.Charge // nil: this holder may only ask
 	calls     []call
+	window    time.Duration // from started: until then a charge may still go on the wire
 	spent     time.Duration // with the provider
 }
 
+// saveLimit bounds the writing of what a holder has learnt. It has nothing to do
+// with the lease, which may long be over: the fence decides what is saved, and what
+// is not is kept as an observation.
+const saveLimit = 5 * time.Second
+
 func (s *Service) newRun(tx Transaction, c clock, started time.Time, p providers.Provider, policy idem.Policy, by taker) *run {
-	return &run{tx: tx, clock: c, started: started, provider: p, terms: s.terms(p), policy: policy, by: by}
+	t := s.terms(p)
+	return &run{tx: tx, clock: c, started: started, provider: p, terms: t, policy: policy, by: by, window: t.sendWindow()}
 }
 
 // maySend says whether a charge may still go on the wire. It is asked again just
@@ -38,7 +45,7 @@ func (s *Service) newRun(tx Transaction, c clock, started time.Time, p providers
 func (r *run) maySend() bool {
 	now := time.Now()
 	elapsed := max(now.Sub(r.started), now.Round(0).Sub(r.started.Round(0)))
-	return elapsed < r.terms.sendWindow()
+	return elapsed < r.window
 }
 
 func (r *run) order() providers.Order {
@@ -82,12 +89,12 @@ func (s *Service) send(ctx context.Context, r *run) providers.Result {
 // reference again where that is safe. proven means that no send ever had, or will
 // have, an effect.
 func (s *Service) settle(ctx context.Context, r *run) (result providers.Result, proven bool) {
-	known, err := s.store.observations(ctx, r.tx)
+	known, conclusive, err := s.store.observation(ctx, r.tx)
 	if err != nil {
 		return providers.Result{Outcome: providers.Unclear, Detail: "the observations could not be read"}, false
 	}
-	if result, ok := conclusive(known); ok {
-		return result, false
+	if conclusive {
+		return known, false
 	}
 	traits := r.provider.Traits()
 	if traits.Queryable {
@@ -127,21 +134,11 @@ func (s *Service) prove(ctx context.Context, r *run, unknown providers.Result) (
 	return result, result.Outcome == providers.Voided
 }
 
-// conclusive finds the outcome among observations: booked beats everything.
-func conclusive(rs []providers.Result) (providers.Result, bool) {
-	for _, want := range []providers.Outcome{providers.Approved, providers.Declined} {
-		for _, r := range rs {
-			if r.Outcome == want {
-				return r, true
-			}
-		}
-	}
-	return providers.Result{}, false
-}
-
 // conclude turns what is known into what is kept and what the caller is told.
 // This is the release rule; see the table in docs/concepts/idempotency.md.
 func (s *Service) conclude(ctx context.Context, r *run, result providers.Result, proven bool) (Answer, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveLimit)
+	defer cancel()
 	switch {
 	case proven:
 		return s.release(ctx, r, result, Errored, "proved",
@@ -200,35 +197,36 @@ func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e
 	switch {
 	case err != nil:
 		s.log.ErrorContext(ctx, "an outcome could not be saved; it will be asked for again", "transaction_id", r.tx.ID, "fence", r.tx.Fence,
-			"outcome", string(result.Outcome), "error", postgres.Describe(err))
+			"outcome", string(result.Outcome), "provider_reference", result.ProviderReference, "error", postgres.Describe(err))
 		return r.describe(Answer{}), unavailable(err)
 	case matched:
 		return told, toldErr
 	}
 	o, found, err := s.store.outcome(ctx, r.tx.AccountID, r.tx.ID)
-	if err != nil {
-		return r.describe(Answer{}), unavailable(err)
-	}
-	if found && o.Fence == r.tx.Fence && o.LeaseHolder == r.tx.LeaseHolder && o.Status == e.status {
+	if err == nil && found && o.Fence == r.tx.Fence && o.LeaseHolder == r.tx.LeaseHolder && o.Status == e.status {
 		return told, toldErr // an earlier try of this save had committed, and its answer was lost
 	}
 	if e.resolution.outcome != "" { // a person's word is no provider's
 		result.Outcome = providers.Outcome("decided_" + e.resolution.outcome)
 	}
 	s.observe(ctx, r, result)
-	return s.tellOutcome(r, o, found)
+	if err != nil {
+		return r.describe(Answer{}), unavailable(err)
+	}
+	return r.tellStored(o, found, apierr.New(apierr.ProviderError, "the outcome is not known yet; retry with the same key").Retry(retryInProcess))
 }
 
-// tellOutcome answers a holder that was fenced out from what is stored: by
-// transaction, never by nonce, so it cannot be another life's answer.
-func (s *Service) tellOutcome(r *run, o outcome, found bool) (Answer, error) {
+// tellStored answers a holder that was fenced out from what is stored: by
+// transaction, never by nonce, so it cannot be another life's answer. open is what
+// it is told where nothing is stored yet.
+func (r *run) tellStored(o outcome, found bool, open *apierr.Error) (Answer, error) {
 	switch {
 	case found && o.ResponseStatus != nil:
 		return r.describe(Answer{Status: *o.ResponseStatus, Body: o.ResponseBody}), nil
 	case found && o.Released:
 		return r.describe(Answer{}), apierr.New(apierr.ProviderUnavailable, "the provider charged nothing; retry with the same key").Retry(retryInProcess)
 	}
-	return r.describe(Answer{}), apierr.New(apierr.ProviderError, "the outcome is not known yet; retry with the same key").Retry(retryInProcess)
+	return r.describe(Answer{}), open
 }
 
 // leave ends this holder's work without an outcome. Nothing is told that could be
@@ -253,10 +251,12 @@ func (s *Service) leave(ctx context.Context, r *run, result providers.Result) (A
 		matched, err = s.store.leave(ctx, r.tx, l)
 		return err
 	})
-	if err == nil && !matched {
-		s.observe(ctx, r, result)
+	if err != nil || matched {
+		return r.describe(Answer{}), told
 	}
-	return r.describe(Answer{}), told
+	s.observe(ctx, r, result)
+	o, found, err := s.store.outcome(ctx, r.tx.AccountID, r.tx.ID)
+	return r.tellStored(o, found && err == nil, told)
 }
 
 // unresolved is what the caller of an unresolved attempt is told.

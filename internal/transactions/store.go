@@ -83,7 +83,9 @@ WHERE k.account_id = $1::uuid AND k.mode = $2::text AND k.key_id = $3::text AND 
 
 // sqlTakeOver is the compare-and-set by which somebody becomes the holder of an
 // unresolved transaction. All conditions matter: finish leaves the fence alone,
-// so the fence by itself does not prove that the row is still unresolved.
+// so the fence by itself does not prove that the row is still unresolved. What the
+// provider has accepted is nobody's work in progress, its lease only says when to
+// ask again: a person need not wait for it.
 const sqlTakeOver = `/* transactions.take_over */
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
 taken AS (
@@ -95,11 +97,11 @@ taken AS (
                               ELSE t.may_send_until END
     FROM clock
     WHERE t.account_id = $1::uuid AND t.id = $2::uuid AND t.fence = $3::bigint AND t.lease_until IS NOT NULL
-      AND (t.lease_until <= clock_timestamp() OR ` + holderGone + `)
+      AND (t.lease_until <= clock_timestamp() OR ` + holderGone + ` OR $10::text = 'person' AND t.status = 'PENDING')
     RETURNING at AS now, ` + transactionColumns + `
 ), note AS (
     INSERT INTO takeovers (account_id, transaction_id, fence, taken_by, at)
-    SELECT account_id, id, fence, $10::text, now FROM taken
+    SELECT account_id, id, fence, $10, now FROM taken
 )
 SELECT * FROM taken`
 
@@ -208,10 +210,13 @@ WITH moved AS (
 INSERT INTO provider_observations (account_id, transaction_id, id, fence, outcome, provider_reference, response_code, authorization_code, detail)
 SELECT moved.account_id, moved.id, $4::uuid, $3, $6::text, $7::text, $8::text, $9::text, $10::text FROM moved`
 
-// sqlObservations reads them back, the oldest first.
+// sqlObservations reads back the one that settles the matter, if there is one:
+// booked beats declined, and all others settle nothing.
 const sqlObservations = `/* transactions.observations */
 SELECT outcome, provider_reference, response_code, authorization_code, detail
-FROM provider_observations WHERE account_id = $1::uuid AND transaction_id = $2::uuid ORDER BY id LIMIT 20`
+FROM provider_observations
+WHERE account_id = $1::uuid AND transaction_id = $2::uuid AND outcome IN ('approved', 'declined')
+ORDER BY outcome, observed_at LIMIT 1`
 
 // sqlOutcome re-reads one transaction and the answer its nonce has, after a
 // finish that matched nothing.
@@ -302,6 +307,9 @@ type keyRecord struct {
 	Now            time.Time
 	Transaction    `gorm:"embedded"`
 }
+
+// over says whether this life has had its time: the nonce may begin another.
+func (k keyRecord) over() bool { return k.Expired && k.LeaseOver == nil }
 
 func (s store) readKey(ctx context.Context, account uuid.UUID, mode, nonce string, fingerprint []byte) (keyRecord, bool, error) {
 	var k keyRecord
@@ -435,11 +443,12 @@ func (s store) observe(ctx context.Context, tx Transaction, r providers.Result, 
 		string(r.Outcome), r.ProviderReference, r.ResponseCode, r.AuthorizationCode, r.Detail).Error)
 }
 
-// observations are what earlier holders learnt too late, the oldest first.
-func (s store) observations(ctx context.Context, tx Transaction) ([]providers.Result, error) {
-	var rs []providers.Result
-	err := s.db.Conn(ctx).Raw(sqlObservations, tx.AccountID, tx.ID).Scan(&rs).Error
-	return rs, wrap("read the observations", err)
+// observation is what an earlier holder learnt too late, if that settles the
+// matter.
+func (s store) observation(ctx context.Context, tx Transaction) (providers.Result, bool, error) {
+	var r providers.Result
+	found, err := one(s.db.Conn(ctx).Raw(sqlObservations, tx.AccountID, tx.ID), &r)
+	return r, found, wrap("read the observations", err)
 }
 
 // outcome is a transaction with the answer its nonce has, if it still has one.
@@ -460,6 +469,9 @@ func (s store) due(ctx context.Context, providerNames []string, limit int) ([]Tr
 	err := s.db.Conn(ctx).Raw(sqlDue, limit, providerNames).Scan(&txs).Error
 	return txs, wrap("read what is due", err)
 }
+
+// orNone is an id as a parameter: NULL where there is none.
+func orNone(id uuid.UUID) uuid.NullUUID { return uuid.NullUUID{UUID: id, Valid: id != uuid.Nil} }
 
 // callsJSON is one holder's calls as a parameter.
 func callsJSON(calls []call) string {
@@ -488,7 +500,7 @@ func wrap(what string, err error) error {
 
 // sqlByID finds a transaction that is known by its id alone.
 const sqlByID = `/* transactions.by_id */
-SELECT coalesce(t.lease_until <= clock_timestamp() OR ` + holderGone + `, true) AS lease_over, ` + transactionColumns + `
+SELECT coalesce(t.lease_until <= clock_timestamp() OR t.status = 'PENDING' OR ` + holderGone + `, true) AS lease_over, ` + transactionColumns + `
 FROM transactions t WHERE t.id = $1::uuid`
 
 func (s store) byID(ctx context.Context, id uuid.UUID) (Transaction, bool, error) {
@@ -517,19 +529,21 @@ func (s store) payment(ctx context.Context, account, id uuid.UUID) (Payment, err
 
 const sqlPaymentsByOrder = `/* transactions.payments_by_order */
 SELECT ` + paymentColumns + ` FROM payments p
-WHERE p.account_id = $1::uuid AND p.mode = $2::text AND p.merchant_order_id = $3::text AND p.id < $4::uuid
-ORDER BY p.id DESC LIMIT $5::integer`
+WHERE p.account_id = $1::uuid AND p.mode = $2::text AND p.merchant_order_id = $3::text
+  AND ($4::uuid IS NULL OR (p.created_at, p.id) < (SELECT c.created_at, c.id FROM payments c WHERE c.account_id = $1 AND c.id = $4))
+ORDER BY p.created_at DESC, p.id DESC LIMIT $5::integer`
 
-// paymentsByOrder reads an order's payments before that id, the newest first.
-func (s store) paymentsByOrder(ctx context.Context, account uuid.UUID, mode, order string, before uuid.UUID, limit int) ([]Payment, error) {
+// paymentsByOrder reads an order's payments, the newest first, going on after one
+// of them.
+func (s store) paymentsByOrder(ctx context.Context, account uuid.UUID, mode, order string, after uuid.NullUUID, limit int) ([]Payment, error) {
 	var ps []Payment
-	err := s.db.Conn(ctx).Raw(sqlPaymentsByOrder, account, mode, order, before, limit).Scan(&ps).Error
+	err := s.db.Conn(ctx).Raw(sqlPaymentsByOrder, account, mode, order, after, limit).Scan(&ps).Error
 	return ps, wrap("read the order's payments", err)
 }
 
 const sqlTransactionsOf = `/* transactions.of_payments */
 SELECT ` + transactionColumns + ` FROM transactions t
-WHERE t.account_id = $1::uuid AND t.payment_id = ANY($2::uuid[]) ORDER BY t.id DESC`
+WHERE t.account_id = $1::uuid AND t.payment_id = ANY($2::uuid[]) ORDER BY t.created_at DESC, t.id DESC`
 
 // transactionsOf reads the transactions of some payments, the newest first.
 func (s store) transactionsOf(ctx context.Context, account uuid.UUID, payments ...uuid.UUID) (map[uuid.UUID][]Transaction, error) {
@@ -577,21 +591,20 @@ LEFT JOIN idempotency_keys k ON k.account_id = t.account_id AND k.mode = t.mode 
 const (
 	sqlLives = `/* transactions.lives */
 SELECT ` + lifeColumns + `
-WHERE t.account_id = $1::uuid AND t.mode = $2::text AND t.nonce = $3::text AND t.id < $4::uuid
-ORDER BY t.id DESC LIMIT $5::integer`
+WHERE t.account_id = $1::uuid AND t.mode = $2::text AND t.nonce = $3::text
+  AND ($4::uuid IS NULL OR (t.created_at, t.id) < (SELECT c.created_at, c.id FROM transactions c WHERE c.account_id = $1 AND c.id = $4))
+ORDER BY t.created_at DESC, t.id DESC LIMIT $5::integer`
 
 	sqlLivesAnywhere = `/* transactions.lives_anywhere */
 SELECT ` + lifeColumns + `
-WHERE ($1::uuid IS NULL OR t.account_id = $1::uuid) AND t.nonce = $2::text AND t.id < $3::uuid
-ORDER BY t.id DESC LIMIT $4::integer`
+WHERE ($1::uuid IS NULL OR t.account_id = $1::uuid) AND t.nonce = $2::text
+  AND ($3::uuid IS NULL OR (t.created_at, t.id) < (SELECT c.created_at, c.id FROM transactions c WHERE c.id = $3))
+ORDER BY t.created_at DESC, t.id DESC LIMIT $4::integer`
 )
 
-func (s store) lives(ctx context.Context, scope Scope, nonce string, after uuid.UUID, limit int) ([]lifeRow, error) {
-	if after == uuid.Nil {
-		after = uuid.Max
-	}
+func (s store) lives(ctx context.Context, scope Scope, nonce string, after uuid.NullUUID, limit int) ([]lifeRow, error) {
 	var rows []lifeRow
-	q := s.db.Conn(ctx).Raw(sqlLivesAnywhere, uuid.NullUUID{UUID: scope.AccountID, Valid: scope.AccountID != uuid.Nil}, nonce, after, limit)
+	q := s.db.Conn(ctx).Raw(sqlLivesAnywhere, orNone(scope.AccountID), nonce, after, limit)
 	if scope.Mode != "" {
 		q = s.db.Conn(ctx).Raw(sqlLives, scope.AccountID, scope.Mode, nonce, after, limit)
 	}
