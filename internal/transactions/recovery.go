@@ -99,10 +99,10 @@ func (s *Service) recoverOne(ctx context.Context, seen Transaction) (won bool, e
 	if r == nil || err != nil {
 		return false, err
 	}
-	result, proven := s.settle(ctx, r)
+	result, proven, settleErr := s.settle(ctx, r)
 	// What a caller would be told is nobody's concern here.
 	_, _ = s.conclude(ctx, r, result, proven)
-	return true, nil
+	return true, settleErr
 }
 
 // takeOver makes us the holder of a transaction, to inquire and to answer. It

@@ -77,7 +77,11 @@ func (s *Service) decideFailed(ctx context.Context, r *run, d Decision) error {
 		return apierr.New(apierr.InvalidState,
 			fmt.Sprintf("a charge may still arrive: failed can be decided in %d seconds", seconds)).Retry(seconds)
 	}
-	result, _ := s.settle(ctx, r)
+	result, _, err := s.settle(ctx, r)
+	if err != nil {
+		s.giveBack(ctx, r)
+		return unavailable(err)
+	}
 	if result.Definite() {
 		if _, err := s.answer(ctx, r, result, "provider", resolution{}); err != nil {
 			return err
@@ -96,10 +100,6 @@ func (s *Service) fail(ctx context.Context, r *run, result providers.Result, d D
 	e := ending{
 		status: Errored, providerReference: d.ProviderReference, released: true, at: r.now(), retention: r.policy.Retention,
 		cause: "resolved", calls: r.calls, resolution: resolution{outcome: "failed", reason: d.Reason, requestID: d.RequestID},
-	}
-	if r.policy.KeepErrors {
-		e.released = false
-		e.answer = r.errorAnswer(apierr.New(apierr.ProviderError, "the payment failed at the provider"))
 	}
 	_, err := s.finish(ctx, r, result, e, Answer{}, nil)
 	return err

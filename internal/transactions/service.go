@@ -301,7 +301,7 @@ func (s *Service) resume(ctx context.Context, cmd Create, k keyRecord, differs b
 	if r.payment, err = s.store.payment(ctx, tx.AccountID, tx.PaymentID); err != nil {
 		return Answer{}, true, err
 	}
-	result, proven := s.settle(ctx, r)
+	result, proven, _ := s.settle(ctx, r) // what could not be read leaves it unclear
 	a, err := s.conclude(ctx, r, result, proven)
 	a.Verdict = idem.Resumed
 	a.BodyDiffers = differs

@@ -3,7 +3,9 @@ package transactions
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/internal/idem"
@@ -63,7 +65,7 @@ func (r *run) exchange(ctx context.Context, kind string, f func(ctx context.Cont
 	ctx, cancel := context.WithTimeout(ctx, r.terms.timeout)
 	defer cancel()
 	at, begun := r.now(), time.Now()
-	result := f(ctx)
+	result := storable(f(ctx))
 	took := time.Since(begun)
 	r.spent += took
 	r.calls = append(r.calls, call{
@@ -72,6 +74,28 @@ func (r *run) exchange(ctx context.Context, kind string, f func(ctx context.Cont
 		StartedAt: at, DurationMS: took.Milliseconds(),
 	})
 	return result
+}
+
+// maxProviderText bounds what is kept of each text of a provider's, in bytes. Their
+// ids and codes have a few dozen characters.
+const maxProviderText = 255
+
+// storable makes a provider's texts fit to be kept. An outcome must never be lost
+// because PostgreSQL takes no zero byte, or because its text is a megabyte.
+func storable(r providers.Result) providers.Result {
+	for _, text := range []*string{&r.ProviderReference, &r.ResponseCode, &r.AuthorizationCode, &r.Detail} {
+		plain := strings.Map(func(c rune) rune {
+			if unicode.IsControl(c) {
+				return unicode.ReplacementChar
+			}
+			return c
+		}, strings.ToValidUTF8(*text, string(unicode.ReplacementChar)))
+		if len(plain) > maxProviderText {
+			plain = strings.ToValidUTF8(plain[:maxProviderText], "")
+		}
+		*text = plain
+	}
+	return r
 }
 
 // send is one attempt on the wire.
@@ -88,13 +112,16 @@ func (s *Service) send(ctx context.Context, r *run) providers.Result {
 // what earlier holders learnt too late, else by asking, else by sending the same
 // reference again where that is safe. proven means that no send ever had, or will
 // have, an effect.
-func (s *Service) settle(ctx context.Context, r *run) (result providers.Result, proven bool) {
+//
+// An error means that what is known here could not be read, and nobody was asked:
+// the result is Unclear, and nothing may be judged by it.
+func (s *Service) settle(ctx context.Context, r *run) (result providers.Result, proven bool, err error) {
 	known, conclusive, err := s.store.observation(ctx, r.tx)
 	if err != nil {
-		return providers.Result{Outcome: providers.Unclear, Detail: "the observations could not be read"}, false
+		return providers.Result{Outcome: providers.Unclear, Detail: "the observations could not be read"}, false, err
 	}
 	if conclusive {
-		return known, false
+		return known, false, nil
 	}
 	traits := r.provider.Traits()
 	if traits.Queryable {
@@ -103,19 +130,20 @@ func (s *Service) settle(ctx context.Context, r *run) (result providers.Result, 
 			return r.provider.Inquire(ctx, r.order())
 		})
 		if result.Outcome != providers.NotFound {
-			return result, false
+			return result, false, nil
 		}
 		if r.charge == nil && !sentAt.Before(r.terms.proofMoment(r.tx)) {
-			return s.prove(ctx, r, result)
+			result, proven = s.prove(ctx, r, result)
+			return result, proven, nil
 		}
 	}
 	if r.charge != nil {
-		return s.send(ctx, r), false
+		return s.send(ctx, r), false, nil
 	}
 	if traits.Queryable {
-		return result, false
+		return result, false, nil
 	}
-	return providers.Result{Outcome: providers.Unclear, Detail: "the provider cannot be asked"}, false
+	return providers.Result{Outcome: providers.Unclear, Detail: "the provider cannot be asked"}, false, nil
 }
 
 // prove makes sure of an inquiry that was sent after the proof moment and found
@@ -180,7 +208,7 @@ func (s *Service) release(ctx context.Context, r *run, result providers.Result, 
 		status: status, responseCode: result.ResponseCode, released: true, at: r.now(), retention: r.policy.Retention,
 		cause: cause, calls: r.calls,
 	}
-	if r.policy.KeepErrors {
+	if r.keepsErrors() {
 		e.released, e.answer = false, r.errorAnswer(told)
 	}
 	return s.finish(ctx, r, result, e, Answer{}, told)
@@ -238,7 +266,7 @@ func (s *Service) leave(ctx context.Context, r *run, result providers.Result) (A
 		resendRefused: r.tx.Fence > 1 && result.Outcome == providers.Refused,
 		calls:         r.calls, retention: r.policy.Retention,
 	}
-	if r.policy.KeepErrors && told.Code != apierr.RequestInProcess {
+	if r.keepsErrors() && told.Code != apierr.RequestInProcess {
 		l.answer = r.errorAnswer(told)
 	}
 	if r.by == byRecovery {
@@ -305,6 +333,10 @@ func (r *run) describe(a Answer) Answer {
 	a.TransactionID, a.Provider, a.ProviderTime = r.tx.ID, r.provider.Name(), r.spent
 	return a
 }
+
+// keepsErrors says whether an error becomes the nonce's answer: where the policy says
+// so, and somebody was told.
+func (r *run) keepsErrors() bool { return r.policy.KeepErrors && r.by == byRequest }
 
 func (r *run) errorAnswer(e *apierr.Error) *answer {
 	return &answer{status: e.Status, body: e.Body(r.requestID)}
