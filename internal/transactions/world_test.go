@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -25,7 +24,7 @@ import (
 	"github.com/oncepay/oncepay/internal/providers"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
+func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // psp is a provider whose every answer a test can choose. It books like a real
 // one: by reference, and it counts.
@@ -272,6 +271,12 @@ func newWorld(t *testing.T) *world {
 // newInstance starts another process of the same installation on db.
 func (w *world) newInstance(db *postgres.DB) instance {
 	w.t.Helper()
+	return w.newInstanceWith(db, func(*Options) {})
+}
+
+// newInstanceWith starts one with other options.
+func (w *world) newInstanceWith(db *postgres.DB, change func(*Options)) instance {
+	w.t.Helper()
 	var i instance
 	i.logs = &bytes.Buffer{}
 	log := slog.New(slog.NewJSONHandler(&lockedWriter{w: i.logs}, nil))
@@ -284,14 +289,16 @@ func (w *world) newInstance(db *postgres.DB) instance {
 		return ok
 	})
 	i.arrivals = idem.NewArrivals(db, log)
-	i.service, err = NewService(Options{
+	o := Options{
 		DB: db, Arrivals: i.arrivals, Lease: testLease, Fingerprints: prints, RawLiveCards: true, Log: log,
 		Providers: providers.NewRegistry(map[string]providers.Provider{merchants.Test: w.psp, merchants.Live: w.psp}),
 		PolicyOf: func(uuid.UUID) idem.Policy {
 			p, _ := idem.PolicyNamed(idem.DefaultPolicy, idem.DefaultRetention)
 			return p
 		},
-	})
+	}
+	change(&o)
+	i.service, err = NewService(o)
 	if err != nil {
 		w.t.Fatal(err)
 	}
