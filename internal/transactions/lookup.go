@@ -152,12 +152,12 @@ func (r lifeRow) life(timeline []Moment, truncated bool) Life {
 	if r.Status == Succeeded {
 		l.Charges = 1
 	}
-	l.Verdict = r.verdict(timeline)
+	l.Verdict = r.verdict(timeline, truncated)
 	return l
 }
 
 // verdict is a sentence or two that anyone understands.
-func (r lifeRow) verdict(timeline []Moment) string {
+func (r lifeRow) verdict(timeline []Moment, truncated bool) string {
 	units, _ := money.MinorUnits(r.Currency)
 	sum := r.Amount.StringFixed(int32(units)) + " " + r.Currency //nolint:gosec // 0 to 4
 	when := r.UpdatedAt.UTC().Format("2006-01-02 15:04:05") + " UTC"
@@ -178,11 +178,11 @@ func (r lifeRow) verdict(timeline []Moment) string {
 	default:
 		told = fmt.Sprintf("Not known yet: %s was charged at most once. It is being asked about.", sum)
 	}
-	return told + replays(timeline)
+	return told + replays(timeline, truncated)
 }
 
 // replays says how often, and how differently, the request was repeated.
-func replays(timeline []Moment) string {
+func replays(timeline []Moment, truncated bool) string {
 	n, different, amount := 0, 0, 0
 	for _, m := range timeline {
 		if m.Kind != "request" || m.Verdict != string(idem.Replayed) {
@@ -200,6 +200,9 @@ func replays(timeline []Moment) string {
 		return ""
 	}
 	told := " Replayed " + times(n)
+	if truncated { // what is not on the timeline was not counted
+		told = " Replayed at least " + times(n)
+	}
 	switch {
 	case amount > 0:
 		told += fmt.Sprintf(", %s with a different amount, which was ignored", times(amount))

@@ -121,24 +121,30 @@ type gone struct {
 	lease time.Duration
 }
 
+// Name is the name that the transaction was made under.
 func (g gone) Name() string { return g.name }
 
+// Traits claim nothing.
 func (g gone) Traits() providers.Traits {
 	return providers.Traits{Timeout: g.lease - LeaseMargin, Settle: 2 * g.lease}
 }
 
+// Charge is never asked for: nobody sends to a provider that is not configured.
 func (g gone) Charge(context.Context, providers.Charge, providers.MaySend) providers.Result {
 	return providers.Result{Outcome: providers.Unclear, Detail: "the provider is not configured"}
 }
 
+// Inquire is never asked for, by its Traits.
 func (g gone) Inquire(context.Context, providers.Order) providers.Result {
 	return providers.Result{Outcome: providers.Unclear, Detail: "the provider is not configured"}
 }
 
+// Void is never asked for, by its Traits.
 func (g gone) Void(context.Context, providers.Order, providers.MaySend) providers.Result {
 	return providers.Result{Outcome: providers.Unclear, Detail: "the provider is not configured"}
 }
 
+// Tokenise is never asked for.
 func (g gone) Tokenise(context.Context, providers.Card) (providers.Token, error) {
 	return providers.Token{}, providers.ErrTokenise
 }
