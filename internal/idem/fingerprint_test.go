@@ -82,11 +82,11 @@ func TestFingerprintKnowsWhatWasAskedAndOfWhom(t *testing.T) {
 		// The parts must not run together.
 		{"POS", "T/v1/payments", ""}, {"POST/v1/payments", "", ""}, {"", "", "POST/v1/payments"}, {"POST", "/v1/", "payments"}, {"", "", ""},
 	} {
-		print := string(f.Request(parts[0], parts[1], parts[2], body))
-		if other, known := seen[print]; known {
+		got := string(f.Request(parts[0], parts[1], parts[2], body))
+		if other, known := seen[got]; known {
 			t.Errorf("%q and %s have one fingerprint", parts, other)
 		}
-		seen[print] = fmt.Sprintf("%q", parts)
+		seen[got] = fmt.Sprintf("%q", parts)
 	}
 	if bytes.Equal(f.Request("POST", "/v1/payments", "", body), printer(t, []byte(strings.Repeat("another secret ", 3))).Request("POST", "/v1/payments", "", body)) {
 		t.Error("two installations have one fingerprint")
@@ -99,8 +99,8 @@ func TestFingerprintKnowsWhatWasAskedAndOfWhom(t *testing.T) {
 func TestFingerprintsTellBodiesApartAsAMerchantWould(t *testing.T) {
 	t.Parallel()
 	f := printer(t, secret)
-	print := func(body string) string { return string(f.Request("POST", "/v1/payments", "", parsed(t, body))) }
-	first := print(aPayment)
+	of := func(body string) string { return string(f.Request("POST", "/v1/payments", "", parsed(t, body))) }
+	first := of(aPayment)
 	for name, body := range map[string]string{
 		"white space":         strings.ReplaceAll(strings.ReplaceAll(aPayment, ":", " :\n\t"), ",", " , "),
 		"zeros":               payment(`"4111111111111111"`, `"123"`, "45.670"),
@@ -113,7 +113,7 @@ func TestFingerprintsTellBodiesApartAsAMerchantWould(t *testing.T) {
 		"escapes":             strings.Replace(aPayment, `"USD"`, `"\u0055SD"`, 1),
 		"escapes of a number": payment(`"\u0034111111111111111"`, `"123"`, "45.67"),
 	} {
-		if print(body) != first {
+		if of(body) != first {
 			t.Errorf("%s make it another request", name)
 		}
 	}
@@ -132,11 +132,11 @@ func TestFingerprintsTellBodiesApartAsAMerchantWould(t *testing.T) {
 		"an element more":              strings.Replace(aPayment, `[{`, `[{},{`, 1),
 		"a code elsewhere":             strings.Replace(aPayment, `{`, `{"security_code":"123",`, 1),
 	} {
-		if print(body) == first {
+		if of(body) == first {
 			t.Errorf("%s makes no difference", name)
 		}
 	}
-	if print(strings.Replace(aPayment, `{`, `{"security_code":"123",`, 1)) == print(strings.Replace(aPayment, `{`, `{"security_code":"124",`, 1)) {
+	if of(strings.Replace(aPayment, `{`, `{"security_code":"123",`, 1)) == of(strings.Replace(aPayment, `{`, `{"security_code":"124",`, 1)) {
 		t.Error("a code that is not the card's is left out, too")
 	}
 }
@@ -263,7 +263,7 @@ func TestBodiesOfOneMeaningHaveOneFingerprintAndOthersAnother(t *testing.T) {
 	f := printer(t, secret)
 	rapid.Check(t, func(r *rapid.T) {
 		v := map[string]any{"amount": map[string]any{"value": json.Number("45.67")}, "rest": body(3).Draw(r, "body")}
-		print := func(v any) string {
+		of := func(v any) string {
 			text := spelled(r, v)
 			tree, err := jsontree.Parse([]byte(text))
 			if err != nil {
@@ -271,10 +271,10 @@ func TestBodiesOfOneMeaningHaveOneFingerprintAndOthersAnother(t *testing.T) {
 			}
 			return string(f.Request("POST", "/v1/payments", "", tree))
 		}
-		if print(v) != print(v) {
+		if first, second := of(v), of(v); first != second {
 			r.Fatal("two spellings of one body have two fingerprints")
 		}
-		if print(v) == print(changed(r, v)) {
+		if of(v) == of(changed(r, v)) {
 			r.Fatal("two bodies have one fingerprint")
 		}
 	})

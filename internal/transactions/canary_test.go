@@ -20,6 +20,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
@@ -358,7 +359,7 @@ var noise = regexp.MustCompile(`(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0
 func codeIn(data []byte) string {
 	const around = 100 // more than the longest noise
 	wordy := func(i int) bool {
-		return i >= 0 && i < len(data) && regexp.MustCompile(`[0-9A-Za-z]`).Match(data[i:i+1])
+		return i >= 0 && i < len(data) && (unicode.IsLetter(rune(data[i])) || unicode.IsDigit(rune(data[i])))
 	}
 	for from := 0; ; {
 		at := bytes.Index(data[from:], []byte(canaryCode))
@@ -385,8 +386,8 @@ func (m *mine) search(place string, data []byte) (found []string) {
 			found = append(found, place+" holds the "+name)
 		}
 	}
-	if context := codeIn(data); context != "" {
-		found = append(found, fmt.Sprintf("%s holds the security code: %q", place, context))
+	if around := codeIn(data); around != "" {
+		found = append(found, fmt.Sprintf("%s holds the security code: %q", place, around))
 	}
 	return found
 }
@@ -413,12 +414,9 @@ func (m *mine) searchDatabase() (found []string, rows map[string]int) {
 	}
 	rows = map[string]int{}
 	for _, c := range all {
-		value := c.Name + "::text::bytea"
-		switch c.Type {
-		case "bytea":
+		value := "convert_to(" + c.Name + "::text, 'UTF8')"
+		if c.Type == "bytea" {
 			value = c.Name
-		default:
-			value = "convert_to(" + c.Name + "::text, 'UTF8')"
 		}
 		values, err := conn.Query(m.t.Context(), `SELECT `+value+` FROM `+c.Table)
 		if err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -518,6 +520,48 @@ func TestPromise7AnswerThatCannotBeStoredAsItIsStillEndsThePayment(t *testing.T)
 			w.wantReplay(r, w.create("nonce-1", w.body("order-1", nil)), false)
 			w.wantCharges("order-1", 1)
 		})
+	}
+}
+
+// asChild is set in the environment of a test that runs itself once more, in a
+// process that may die.
+const asChild = "ONCEPAY_TEST_AS_CHILD"
+
+// One answer that an adapter trips over must not end the process, because the next
+// one reads the same list, asks the same question and dies of it too.
+func TestPromise7AdapterThatPanicsStopsNobodyElse(t *testing.T) {
+	if os.Getenv(asChild) == "" {
+		t.Parallel()
+		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+		again.Env = append(os.Environ(), asChild+"=1")
+		if out, err := again.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out[:min(len(out), 2000)])
+		}
+		return
+	}
+	w := newWorld(t)
+	w.steady()
+	panics := func() (providers.Result, bool) { panic("an adapter's fault") }
+
+	w.psp.next(func(context.Context, *psp, providers.Charge) providers.Result { panic("an adapter's fault") })
+	w.want(w.create("nonce-1", w.body("order-1", nil)), http.StatusInternalServerError, "INTERNAL_ERROR")
+	w.shift("nonce-1", testLease)
+	w.want(w.create("nonce-1", w.body("order-1", nil)), http.StatusCreated)
+	w.wantCharges("order-1", 1)
+
+	w.lostAnswer("nonce-2", "order-2")
+	w.lostAnswer("nonce-3", "order-3")
+	w.dueAgain("nonce-2")
+	w.psp.asked(panics)
+	_, _ = w.service.Recover(t.Context()) // it may complain
+	w.dueAgain("nonce-3")
+	w.recoverOn(w.instance)
+	w.wantTransaction("nonce-3", Succeeded, 2)
+	w.shift("nonce-2", testLease)
+	w.dueAgain("nonce-2")
+	w.recoverOn(w.instance)
+	if status := w.transaction("nonce-2").Status; status != Succeeded {
+		t.Errorf("what the adapter tripped over is %s", status)
 	}
 }
 

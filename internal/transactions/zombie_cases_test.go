@@ -367,15 +367,11 @@ func TestH15ZombieOfAnEarlierLifeChangesNothingOfTheNext(t *testing.T) {
 				w.shift("nonce-1", 2*testLease) // past the proof moment
 				w.want(w.create("nonce-1", w.body("order-1", nil)), http.StatusServiceUnavailable, "PROVIDER_UNAVAILABLE")
 
-				letGo := func() {}
-				next := (<-chan response)(nil)
-				if inFlight {
-					var acted <-chan struct{}
-					acted, letGo = w.holdAnswer(approve)
-					next = w.background("nonce-1", w.body("order-1", nil))
-					receive(t, acted, "the send of the second life")
-				} else {
-					next = w.background("nonce-1", w.body("order-1", nil))
+				acted, letGo := w.holdAnswer(approve)
+				next := w.background("nonce-1", w.body("order-1", nil))
+				receive(t, acted, "the send of the second life")
+				if !inFlight {
+					letGo()
 					w.until("the second life is answered", func() bool { return w.transaction("nonce-1").Status == Succeeded })
 				}
 				before := w.record("nonce-1")
@@ -607,6 +603,43 @@ func TestH74OldHolderWakesAfterThePersonHasDecided(t *testing.T) {
 				t.Errorf("a decision was changed:\n%+v\n%+v", decided, now)
 			}
 			w.wantEvents("nonce-1", "resolved")
+		})
+	}
+}
+
+// What the provider has accepted is nobody's work in progress, even while a worker
+// asks about it: a person need not wait, and the worker finds out.
+func TestH74PersonEndsAPendingPaymentWhileItIsAskedAbout(t *testing.T) {
+	t.Parallel()
+	for decision, c := range map[string]struct {
+		told   int
+		status Status
+	}{"succeeded": {http.StatusOK, Succeeded}, "failed": {http.StatusConflict, Pending}} {
+		t.Run(decision, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.steady()
+			w.psp.next(func(ctx context.Context, p *psp, c providers.Charge) providers.Result { p.book(c); return accept(ctx, p, c) })
+			pending := w.create("nonce-1", w.body("order-1", nil))
+			w.want(pending, http.StatusCreated)
+			w.dueAgain("nonce-1")
+			asked, letGo := w.holdInquiry()
+			worker := w.recovering(w.instance)
+			receive(t, asked, "the worker's question")
+
+			w.want(w.resolve("nonce-1", decision), c.told) // failed: too early to judge
+			w.wantTransaction("nonce-1", c.status, 3)
+			letGo()
+			receive(t, worker, "the worker")
+			w.wantObservations("nonce-1", "approved")
+			w.wantTransaction("nonce-1", c.status, 3)
+			w.dueAgain("nonce-1")
+			w.recoverOn(w.instance)
+			if status := w.transaction("nonce-1").Status; status != Succeeded {
+				t.Errorf("in the end it is %s", status)
+			}
+			w.wantReplay(pending, w.create("nonce-1", w.body("order-1", nil)), false)
+			w.wantCharges("order-1", 1)
 		})
 	}
 }

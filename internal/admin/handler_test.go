@@ -1,0 +1,125 @@
+package admin
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/oncepay/oncepay/internal/httpapi"
+)
+
+const token = "a token of the tests, 32 bytes or more"
+
+// part is one of the parts that the operator's API consists of.
+type part struct{ path string }
+
+// Mount adds the part's one route.
+func (p part) Mount(g *echo.Group) {
+	g.GET(p.path, func(c echo.Context) error { return httpapi.JSON(c, http.StatusOK, []byte(`"`+p.path+`"`)) })
+}
+
+// newOperator serves two parts, and metrics that a test can tell.
+func newOperator(t *testing.T, logs io.Writer) *httptest.Server {
+	t.Helper()
+	e := httpapi.New(httpapi.Options{
+		Log: slog.New(slog.NewJSONHandler(logs, nil)), Unavailable: func(error) bool { return false }, Describe: func(error) string { return "described" },
+	})
+	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "requests_total 7\n") })
+	Mount(e, token, metrics, part{"/one"}, part{"/two/:id"})
+	s := httptest.NewServer(e)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// get asks for a path with these Authorization headers.
+func get(t *testing.T, s *httptest.Server, path string, authorization ...string) (status int, header http.Header, answer string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header["Authorization"] = authorization
+	res, err := s.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, res.Header, string(body)
+}
+
+func TestTokenOpensEveryPart(t *testing.T) {
+	t.Parallel()
+	s := newOperator(t, io.Discard)
+	for path, want := range map[string]string{"/admin/v1/one": `"/one"`, "/admin/v1/two/2": `"/two/:id"`} {
+		if status, _, body := get(t, s, path, "Bearer "+token); status != http.StatusOK || body != want {
+			t.Errorf("%s: got %d %s", path, status, body)
+		}
+	}
+	if status, _, body := get(t, s, "/admin/v1/nothing", "Bearer "+token); status != http.StatusNotFound || !strings.Contains(body, "NOT_FOUND") {
+		t.Errorf("an unknown path: got %d %s", status, body)
+	}
+}
+
+func TestNothingButTheTokenOpensAnything(t *testing.T) {
+	t.Parallel()
+	var logs strings.Builder
+	s := newOperator(t, &logs)
+	for name, authorization := range map[string][]string{
+		"nothing":               nil,
+		"an empty header":       {""},
+		"an empty token":        {"Bearer "},
+		"the word alone":        {"Bearer"},
+		"the token alone":       {token},
+		"another scheme":        {"Basic " + token},
+		"two blanks":            {"Bearer  " + token},
+		"half of it":            {"Bearer " + token[:len(token)-1]},
+		"more than it":          {"Bearer " + token + "x"},
+		"another of its length": {"Bearer " + strings.Repeat("x", len(token))},
+		"it in capitals":        {"Bearer " + strings.ToUpper(token)},
+		"it behind another":     {"Bearer x", "Bearer " + token},
+		"a merchant's secret":   {"Bearer sandbox_secret_ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"},
+	} {
+		for _, path := range []string{"/admin/v1/one", "/admin/v1/two/2", "/admin/v1/nothing", "/admin/v1"} { // what exists, and what does not
+			status, header, body := get(t, s, path, authorization...)
+			var e struct {
+				Code     string   `json:"code"`
+				Messages []string `json:"messages"`
+			}
+			if err := json.Unmarshal([]byte(body), &e); err != nil || status != http.StatusUnauthorized || e.Code != "INVALID_CREDENTIALS" ||
+				len(e.Messages) != 1 || e.Messages[0] != "Authorization must be Bearer and the admin token" {
+				t.Errorf("%s, %s: got %d %s", name, path, status, body)
+			}
+			if got := header.Get("WWW-Authenticate"); got != "Bearer" {
+				t.Errorf("%s, %s: WWW-Authenticate is %q", name, path, got)
+			}
+		}
+	}
+	s.Close() // so that every line is written
+	if strings.Contains(logs.String(), token) || strings.Contains(logs.String(), "sandbox_secret_") {
+		t.Error("the log shows a token")
+	}
+}
+
+// Whoever collects metrics has no token, and learns no merchant's name from them.
+func TestMetricsNeedNoToken(t *testing.T) {
+	t.Parallel()
+	s := newOperator(t, io.Discard)
+	if status, _, body := get(t, s, "/metrics"); status != http.StatusOK || body != "requests_total 7\n" {
+		t.Errorf("got %d %s", status, body)
+	}
+	for _, path := range []string{"/", "/admin", "/admin/v2/one", "/one"} {
+		if status, _, _ := get(t, s, path, "Bearer "+token); status != http.StatusNotFound {
+			t.Errorf("%s: got %d", path, status)
+		}
+	}
+}
