@@ -248,7 +248,7 @@ func TestWhatTheEdgeAnswersByItself(t *testing.T) {
 		{public, http.MethodGet, "/v1/idempotency-keys/a%2Fb", "", http.StatusUnauthorized},
 		{public, http.MethodDelete, "/v1/idempotency-keys/abc", "", http.StatusMethodNotAllowed},
 		{public, http.MethodGet, "/nowhere", "", http.StatusNotFound},
-		{public, http.MethodGet, "/v1/nowhere", "", http.StatusUnauthorized},
+		{public, http.MethodGet, "/v1/nowhere", "", http.StatusNotFound},
 		{operator, http.MethodGet, "/metrics", "", http.StatusOK},
 		{operator, http.MethodGet, "/nowhere", "", http.StatusNotFound},
 		{operator, http.MethodPost, "/admin/v1/merchants", "{}", http.StatusBadRequest},

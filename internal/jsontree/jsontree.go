@@ -202,7 +202,8 @@ func isSafe(name string) bool {
 			return false
 		}
 	}
-	return name != "" && len(name) <= maxSafeName && digits <= maxSafeDigits
+	// No name begins with a digit; a security code would.
+	return name != "" && (name[0] < '0' || name[0] > '9') && len(name) <= maxSafeName && digits <= maxSafeDigits
 }
 
 // JSON is the value as compact JSON: members in the order they were sent, numbers

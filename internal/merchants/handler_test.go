@@ -125,7 +125,7 @@ func TestOperatorsMistakesAreToldByPlaceAndRule(t *testing.T) {
 		{"/admin/v1/merchants", `{}`, 400, "MISSING_PARAMETERS", "$.name is required"},
 		{"/admin/v1/merchants", `{"name":null}`, 400, "MISSING_PARAMETERS", "$.name is required"},
 		{"/admin/v1/merchants", `{"Name":"geheim"}`, 400, "MISSING_PARAMETERS", "$.name is required"},
-		{"/admin/v1/merchants", `{"name":4711}`, 400, "INVALID_PARAMETERS", "$.name must be a string"},
+		{"/admin/v1/merchants", `{"name":4711471147114711}`, 400, "INVALID_PARAMETERS", "$.name must be a string"},
 		{"/admin/v1/merchants", `{"name":""}`, 400, "INVALID_PARAMETERS", "$.name must have 1 to 255 characters"},
 		{"/admin/v1/merchants", `{"name":" "}`, 400, "INVALID_PARAMETERS", "$.name must have 1 to 255 characters"},
 		{"/admin/v1/merchants", `{"name":"` + strings.Repeat("g", 256) + `"}`, 400, "INVALID_PARAMETERS", "$.name must have 1 to 255 characters"},
@@ -151,7 +151,7 @@ func TestOperatorsMistakesAreToldByPlaceAndRule(t *testing.T) {
 		if status != c.status || e.Code != c.code || !slices.Equal(e.Messages, []string{c.message}) {
 			t.Errorf("%s %.60s: got %d %s %q, want %d %s: %s", c.path, c.body, status, e.Code, e.Messages, c.status, c.code, c.message)
 		}
-		if bytes.Contains(answer, []byte("geheim")) || bytes.Contains(answer, []byte("4711")) {
+		if bytes.Contains(answer, []byte("geheim")) || bytes.Contains(answer, []byte("4711471147114711")) {
 			t.Errorf("%s %s: the answer repeats what was sent", c.path, c.body)
 		}
 	}

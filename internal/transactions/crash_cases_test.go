@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/merchants"
 	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
@@ -143,6 +145,14 @@ func (w *world) command(i instance, nonce string, body []byte) Create {
 		w.t.Fatal(err)
 	}
 	return cmd
+}
+
+// executed says whether PostgreSQL is done with every statement of that name that
+// went through a proxy.
+func executed(proxy *pgproxy.Proxy, statement string) func() bool {
+	return func() bool {
+		return !slices.ContainsFunc(proxy.Rounds(), func(r pgproxy.Round) bool { return !r.Done && slices.Contains(r.Statements, statement) })
+	}
 }
 
 // claim begins a payment and goes no further, as a process does that dies between
@@ -398,12 +408,7 @@ func TestH04LateBeginMeetsTheRetryThatOvertookIt(t *testing.T) {
 	w.want(retry, http.StatusCreated)
 
 	late.Pass()
-	rounds := func() bool {
-		return slices.ContainsFunc(proxy.Rounds(), func(r pgproxy.Round) bool {
-			return r.Done && slices.Contains(r.Statements, "transactions.begin")
-		})
-	}
-	w.until("the late claim is executed", rounds)
+	w.until("the late claim is executed", executed(proxy, "transactions.begin"))
 	if n := w.transactionsOf("nonce-1"); n != 1 {
 		t.Errorf("%d transactions, want 1", n)
 	}
@@ -493,12 +498,8 @@ func TestH05SaveThatArrivesLateChangesNothing(t *testing.T) {
 			w.want(answer, http.StatusCreated)
 			before := w.rows()
 
-			proxy.Reset()
 			late.Pass()
-			// Its round trip was asked before the Reset, so what shows is the server's side.
-			w.until("the late save is over", func() bool {
-				return w.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()`) == 0
-			})
+			w.until("the late save is executed", executed(proxy, "transactions.finish"))
 			w.wantReplay(answer, w.create("nonce-1", w.body("order-1", nil)), false)
 			w.wantEvents("nonce-1", c.events...)
 			w.wantCharges("order-1", 1)
@@ -560,6 +561,37 @@ func TestH06OutcomeThatCannotBeSavedIsLoggedWithTheProvidersReference(t *testing
 	if want := "psp-" + w.transaction("nonce-1").ID.String(); !strings.Contains(i.logs.String(), want) {
 		t.Errorf("nothing in the log says that the provider booked it as %s:\n%s", want, i.logs)
 	}
+}
+
+// A migration, or somebody at a console, holds a lock for longer than a statement of
+// ours waits for one. The database is there and says "not now", which is no reason to
+// forget a charge that nobody can ask about again.
+func TestH06SaveThatMeetsALockIsRepeated(t *testing.T) {
+	t.Parallel()
+	w, i, proxy := worldOfTwo(t)
+	w.psp.be(silent)
+	acted, letGo := w.holdAnswer(approve)
+	first := w.sendTo(i, "nonce-1", w.body("order-1", nil))
+	receive(t, acted, "the send")
+
+	conn, err := pgx.Connect(t.Context(), w.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	if _, err := conn.Exec(t.Context(), `BEGIN; LOCK TABLE transactions IN ACCESS EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	letGo()
+	w.until("the save gives up waiting", func() bool {
+		return slices.ContainsFunc(proxy.Rounds(), func(r pgproxy.Round) bool { return r.SQLState == "55P03" })
+	})
+	if _, err := conn.Exec(t.Context(), `ROLLBACK`); err != nil {
+		t.Fatal(err)
+	}
+	w.want(receive(t, first, "the answer"), http.StatusCreated)
+	w.wantTransaction("nonce-1", Succeeded, 1)
+	w.wantCharges("order-1", 1)
 }
 
 // dueAgain makes a nonce's transaction due for recovery, and its lease over.
@@ -986,7 +1018,7 @@ func TestH11PastTheWindowOfAProviderThatCannotBeAskedNothingIsSent(t *testing.T)
 // books it as a charge it has never seen.
 func TestH11ResendThatIsHeldUpUntilTheWindowClosesIsNotSent(t *testing.T) {
 	t.Parallel()
-	const window, left = 10 * time.Minute, 2 * time.Second
+	const window, left = 10 * time.Minute, 3 * time.Second
 	w, i, proxy := worldOfTwo(t)
 	w.psp.be(func(t *providers.Traits) {
 		t.IdempotentFor, t.Queryable, t.CanVoid, t.Timeout, t.Settle = window, false, false, 100*time.Millisecond, 100*time.Millisecond

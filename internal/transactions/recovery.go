@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -95,6 +96,14 @@ func (s *Service) recoverOne(ctx context.Context, seen Transaction) (won bool, e
 	// A stop may cut it off: asking has no effect, and the next process asks again.
 	ctx, cancel := context.WithTimeout(ctx, s.lease)
 	defer cancel()
+	defer func() {
+		// One transaction that an adapter trips over must not take the process, and
+		// everybody else's recovery, with it. The panic's value may quote an answer.
+		if p := recover(); p != nil {
+			s.log.ErrorContext(ctx, "panic in recovery", "transaction_id", seen.ID, "stack", string(debug.Stack()))
+			err = fmt.Errorf("transaction %s: panic", seen.ID)
+		}
+	}()
 	r, err := s.takeOver(ctx, seen, p, byRecovery)
 	if r == nil || err != nil {
 		return false, err

@@ -619,7 +619,10 @@ func TestH74PersonEndsAPendingPaymentWhileItIsAskedAbout(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.steady()
-			w.psp.next(func(ctx context.Context, p *psp, c providers.Charge) providers.Result { p.book(c); return accept(ctx, p, c) })
+			w.psp.next(func(ctx context.Context, p *psp, c providers.Charge) providers.Result {
+				p.book(c)
+				return accept(ctx, p, c)
+			})
 			pending := w.create("nonce-1", w.body("order-1", nil))
 			w.want(pending, http.StatusCreated)
 			w.dueAgain("nonce-1")
