@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -24,10 +25,13 @@ import (
 	"github.com/oncepay/oncepay/internal/transactions"
 )
 
+// load reads the document once; nobody changes it.
+var load = sync.OnceValues(func() (*openapi3.T, error) { return openapi3.NewLoader().LoadFromData(api.Document) })
+
 // document is openapi.yaml as it stands.
 func document(t *testing.T) *openapi3.T {
 	t.Helper()
-	doc, err := openapi3.NewLoader().LoadFromData(api.Document)
+	doc, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -247,6 +247,7 @@ func TestWhatTheEdgeAnswersByItself(t *testing.T) {
 		{public, http.MethodGet, "/v1/payments/x", "", http.StatusUnauthorized},
 		{public, http.MethodGet, "/v1/idempotency-keys/a%2Fb", "", http.StatusUnauthorized},
 		{public, http.MethodDelete, "/v1/idempotency-keys/abc", "", http.StatusMethodNotAllowed},
+		{public, http.MethodPut, "/v1/payments", "{}", http.StatusMethodNotAllowed},
 		{public, http.MethodGet, "/nowhere", "", http.StatusNotFound},
 		{public, http.MethodGet, "/v1/nowhere", "", http.StatusNotFound},
 		{operator, http.MethodGet, "/metrics", "", http.StatusOK},
