@@ -19,8 +19,8 @@ CREATE TABLE payments (
     refunded          numeric(14,4) NOT NULL DEFAULT 0,
     refund_pending    numeric(14,4) NOT NULL DEFAULT 0,
     version           bigint        NOT NULL DEFAULT 0,
-    -- The create request without card data, as JSON text (text, because jsonb
-    -- refuses \u0000, which a merchant's free text may hold).
+    -- The create request without card data, as JSON text: jsonb would expand a
+    -- number such as 1e131071, and reorder what is given back.
     request           text          NOT NULL,
     created_at        timestamptz   NOT NULL,
     updated_at        timestamptz   NOT NULL,
@@ -74,6 +74,10 @@ CREATE TABLE transactions (
     -- The latest moment at which any holder so far may still put a charge on the
     -- wire. Never lowered.
     may_send_until     timestamptz   NOT NULL,
+    -- How long after that a send may still arrive: the provider's time-out and
+    -- settling time, in microseconds, as the most patient sender so far had them.
+    -- Kept here, because whoever asks later may be configured otherwise.
+    travel_us          bigint        NOT NULL,
     resend_refused     boolean       NOT NULL DEFAULT false,
     -- Recovery's own attempts (merchants' retries don't count), when it looks
     -- next, and since when a person must.

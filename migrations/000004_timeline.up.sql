@@ -59,7 +59,7 @@ CREATE TABLE arrivals (
     request_id     text        NOT NULL,
     body_differs   boolean     NOT NULL DEFAULT false,
     differs        text        NOT NULL DEFAULT '',
-    CONSTRAINT arrivals_pkey PRIMARY KEY (account_id, mode, nonce, at, id),
+    CONSTRAINT arrivals_pkey PRIMARY KEY (account_id, mode, nonce, id),
     CONSTRAINT arrivals_verdict_known CHECK (
         verdict IN ('new', 'replayed', 'in_process', 'mismatch', 'resumed', 'rejected'))
 );
@@ -98,8 +98,8 @@ CREATE TABLE resolutions (
     CONSTRAINT resolutions_reason_length CHECK (char_length(reason) BETWEEN 1 AND 500)
 );
 
--- One row per take-over of an unresolved transaction: who took it, under which
--- fence.
+-- One row per move of a fence: who took an unresolved transaction over, or that it
+-- was parked, and the fence since then.
 CREATE TABLE takeovers (
     account_id     uuid        NOT NULL,
     transaction_id uuid        NOT NULL,
@@ -107,5 +107,5 @@ CREATE TABLE takeovers (
     taken_by       text        NOT NULL,
     at             timestamptz NOT NULL,
     CONSTRAINT takeovers_pkey PRIMARY KEY (account_id, transaction_id, fence),
-    CONSTRAINT takeovers_taken_by_known CHECK (taken_by IN ('request', 'recovery', 'person'))
+    CONSTRAINT takeovers_taken_by_known CHECK (taken_by IN ('request', 'recovery', 'person', 'parking'))
 );

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"net"
 	"os"
 	"time"
 
@@ -16,14 +17,15 @@ const (
 	// leaseOverTimeout is what a lease has beyond the provider's time-out: enough
 	// for a slow database, little enough for a merchant to wait.
 	leaseOverTimeout = 20 * time.Second
-	// minRetention keeps a life at least as long as any request may run.
+	// minRetention leaves a client time for its retries. What is unresolved is kept in
+	// any case.
 	minRetention = time.Minute
 )
 
 // serverFlags are what `dev` and `serve` have in common.
 type serverFlags struct {
-	Listen           string         `default:"127.0.0.1:8080" help:"Address of the API. Port 0: a free one." placeholder:"ADDR"`
-	AdminListen      string         `default:"127.0.0.1:8081" help:"Address of the operator's listener. Keep it private." placeholder:"ADDR"`
+	Listen           string         `default:"127.0.0.1:8080" help:"Address of the API; port 0 is a free one (default ${default})." placeholder:"ADDR"`
+	AdminListen      string         `default:"127.0.0.1:8081" help:"Address of the operator's listener; keep it private (default ${default})." placeholder:"ADDR"`
 	ProviderURL      string         `help:"URL of a sandbox that runs as its own process." placeholder:"URL"`
 	ProviderTimeout  *time.Duration `help:"How long one exchange with the provider may take (default 25s)." placeholder:"DURATION"`
 	Settle           *time.Duration `help:"How long a request may still travel after we gave up on it (default: twice the provider timeout, and at least 60s unless --provider-timeout is given)." placeholder:"DURATION"`
@@ -71,6 +73,17 @@ func (f serverFlags) times() (times, error) {
 		return t, usage("--shutdown-timeout must be positive")
 	}
 	return t, nil
+}
+
+// addresses refuses a listener without an address: it, perhaps from a variable that
+// is set to nothing, would be on every interface of the machine.
+func (f serverFlags) addresses() error {
+	for flag, addr := range map[string]string{"--listen": f.Listen, "--admin-listen": f.AdminListen} {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return usage("%s must be an address such as 127.0.0.1:8080", flag)
+		}
+	}
+	return nil
 }
 
 // Secrets come from the environment, never from a flag: a command line is visible

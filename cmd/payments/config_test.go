@@ -77,6 +77,8 @@ func TestTimesThatCannotWorkAreRefusedWithTheFlagAndTheRule(t *testing.T) {
 		"--lease must be at least 33s":         func(f *serverFlags) { f.ProviderTimeout, f.Lease = d(30*time.Second), d(32*time.Second) },
 		"--recovery-interval must be positive": func(f *serverFlags) { f.RecoveryInterval = 0 },
 		"--retention must be at least 1m0s":    func(f *serverFlags) { f.Retention = time.Minute - 1 },
+		"--listen must be an address":          func(f *serverFlags) { f.Listen = "" }, // which would be every interface
+		"--admin-listen must be an address":    func(f *serverFlags) { f.AdminListen = "localhost" },
 		"--shutdown-timeout must be positive":  func(f *serverFlags) { f.ShutdownTimeout = -time.Second },
 	} {
 		t.Run(says, func(t *testing.T) {
@@ -94,5 +96,8 @@ func TestTimesThatCannotWorkAreRefusedWithTheFlagAndTheRule(t *testing.T) {
 
 // usualFlags are what the command line makes of no flags.
 func usualFlags() serverFlags {
-	return serverFlags{RecoveryInterval: 2 * time.Second, Retention: 24 * time.Hour, ShutdownTimeout: 30 * time.Second}
+	return serverFlags{
+		Listen: "127.0.0.1:8080", AdminListen: "127.0.0.1:8081",
+		RecoveryInterval: 2 * time.Second, Retention: 24 * time.Hour, ShutdownTimeout: 30 * time.Second,
+	}
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/oncepay/oncepay/internal/localpg"
 	"github.com/oncepay/oncepay/internal/merchants"
-	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
 )
 
@@ -32,6 +31,9 @@ const devName = "Sandbox merchant"
 func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	t, err := c.times()
 	if err != nil {
+		return err
+	}
+	if err := c.addresses(); err != nil {
 		return err
 	}
 	unlock, err := lockDataDir(c.DataDir)
@@ -55,7 +57,7 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	defer func() { err = errors.Join(err, stopPostgres()) }()
 	fmt.Fprintln(s.err, "migrating the database …")
-	if err := postgres.Migrate(ctx, url); err != nil {
+	if err := migrateUp(ctx, url); err != nil {
 		return err
 	}
 	if c.ProviderURL == "" {

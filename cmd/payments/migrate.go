@@ -23,10 +23,19 @@ func (migrateUpCmd) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	fmt.Fprintln(s.err, "migrating …")
-	if err := postgres.Migrate(ctx, url); err != nil {
+	if err := migrateUp(ctx, url); err != nil {
 		return err
 	}
 	return migrateStatusCmd{}.Run(ctx, s)
+}
+
+// migrateUp migrates, and tells a database that is away from one that refuses.
+func migrateUp(ctx context.Context, url string) error {
+	err := postgres.Migrate(ctx, url)
+	if postgres.IsUnavailable(err) {
+		return unavailableError("%w", err)
+	}
+	return err
 }
 
 type migrateStatusCmd struct {

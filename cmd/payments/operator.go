@@ -99,7 +99,7 @@ func (o operator) do(ctx context.Context, method, path string, body any) ([]byte
 type lookupCmd struct {
 	operatorFlags
 	Nonce     string `arg:"" help:"The value of X-Idempotency-Key."`
-	AccountID string `help:"Only this merchant's." placeholder:"UUID"`
+	AccountID string `env:"-" help:"Only this merchant's." placeholder:"UUID"`
 }
 
 // Run prints the nonce's lives, the newest first.
@@ -176,9 +176,9 @@ func describeMoment(m transactions.Moment) string {
 type resolveCmd struct {
 	operatorFlags
 	Transaction       string `arg:"" help:"The transaction's id."`
-	Outcome           string `required:"" enum:"succeeded,failed" help:"What the provider's own records say: succeeded or failed."`
-	ProviderReference string `help:"The provider's id of the charge." placeholder:"ID"`
-	Reason            string `required:"" help:"Why; kept with the decision." placeholder:"TEXT"`
+	Outcome           string `required:"" env:"-" enum:"succeeded,failed" help:"What the provider's own records say: succeeded or failed."`
+	ProviderReference string `env:"-" help:"The provider's id of the charge." placeholder:"ID"`
+	Reason            string `required:"" env:"-" help:"Why; kept with the decision." placeholder:"TEXT"`
 }
 
 // Run sends the decision and prints what the transaction is now.

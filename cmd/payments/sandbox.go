@@ -13,7 +13,7 @@ import (
 
 // sandboxCmd runs the sandbox provider as its own process.
 type sandboxCmd struct {
-	Listen  string `default:"127.0.0.1:8090" help:"Address. The sandbox has no authentication: keep it on loopback or a private network. Port 0: a free one." placeholder:"ADDR"`
+	Listen  string `default:"127.0.0.1:8090" env:"PAYMENTS_SANDBOX_LISTEN" help:"Address; the sandbox has no authentication: keep it on loopback or a private network (default ${default}; port 0 is a free one)." placeholder:"ADDR"`
 	DataDir string `default:".data" help:"Folder; the ledger is kept in its folder sandbox." type:"path"`
 }
 

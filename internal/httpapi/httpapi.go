@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -210,7 +211,7 @@ func jsonContent(h http.Header) error {
 	if err != nil || mediaType != echo.MIMEApplicationJSON {
 		return apierr.New(apierr.UnsupportedMediaType, "Content-Type must be application/json")
 	}
-	if charset := params["charset"]; charset != "" && charset != "utf-8" && charset != "UTF-8" {
+	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return apierr.New(apierr.UnsupportedMediaType, "charset must be utf-8")
 	}
 	return nil

@@ -36,6 +36,8 @@ type Arrival struct {
 	BodyDiffers   bool
 	Differs       []string // names of the first level that differ, where known
 	At            time.Time
+
+	id uuid.UUID // given by Record
 }
 
 const (
@@ -68,6 +70,7 @@ func NewArrivals(db *postgres.DB, log *slog.Logger) *Arrivals {
 // Record notes an arrival. It never blocks on the database. At is a reading of this
 // process's clock; what is written is how long ago that was.
 func (r *Arrivals) Record(a Arrival) {
+	a.id = uuid.Must(uuid.NewV7())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.waiting) >= arrivalsWaiting {

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/oncepay/oncepay/internal/pgtest"
+	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
 	"github.com/oncepay/oncepay/internal/postgres"
 )
 
@@ -209,6 +210,33 @@ func TestMemoryIsBoundedWhileTheDatabaseIsAway(t *testing.T) {
 	}
 }
 
+// A batch whose COMMIT was not confirmed is put back, although it is there. The
+// timeline counts replays, so its second writing must change nothing.
+func TestArrivalsWhoseCommitWasNotConfirmedAreWrittenOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	proxy := pgproxy.New(t, b.url)
+	db, err := postgres.Open(t.Context(), proxy.URL(), postgres.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	arrivals := NewArrivals(db, slog.New(slog.DiscardHandler))
+	for i := range 3 {
+		arrivals.Record(arrival(fmt.Sprint(i)))
+	}
+	proxy.Cut("idem.insert_arrivals", pgproxy.Answered)
+	if _, err := arrivals.Flush(t.Context()); err == nil {
+		t.Fatal("nobody noticed that the answer was lost")
+	}
+	if _, err := arrivals.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.count(`SELECT count(*) FROM arrivals`); n != 3 {
+		t.Errorf("%d arrivals are there, want 3", n)
+	}
+}
+
 // Recording is on the path of every request, and must not wait for the database.
 func TestRecordingNeverWaitsForTheDatabase(t *testing.T) {
 	t.Parallel()
@@ -306,8 +334,8 @@ func (b *bench) life(nonce, age, expiresIn string, unresolved bool) {
 		INSERT INTO payments (account_id, id, mode, merchant_order_id, status, sub_status, currency, amount, request, created_at, updated_at)
 		VALUES (%[1]s, %[2]s, 'test', 'order', 'PENDING', 'PENDING_PROVIDER_CONFIRMATION', 'USD', 1, '{}', clock_timestamp(), clock_timestamp());
 		INSERT INTO transactions (account_id, id, payment_id, mode, type, status, currency, amount, provider, nonce, card, lease_holder, instance_id,
-			lease_until, may_send_until, next_attempt_at, created_at, updated_at)
-		VALUES (%[1]s, %[2]s, %[2]s, 'test', 'PURCHASE', '%[3]s', 'USD', 1, 'p', '%[4]s', '{}', %[2]s, %[2]s, %[5]s, clock_timestamp(), clock_timestamp(), clock_timestamp(), clock_timestamp());
+			lease_until, may_send_until, next_attempt_at, travel_us, created_at, updated_at)
+		VALUES (%[1]s, %[2]s, %[2]s, 'test', 'PURCHASE', '%[3]s', 'USD', 1, 'p', '%[4]s', '{}', %[2]s, %[2]s, %[5]s, clock_timestamp(), clock_timestamp(), 0, clock_timestamp(), clock_timestamp());
 		INSERT INTO idempotency_keys (account_id, mode, key_id, operation, fingerprint, transaction_id, created_at, expires_at)
 		VALUES (%[1]s, 'test', '%[4]s', 'op', '', %[2]s, clock_timestamp() - interval '%[6]s', clock_timestamp() + interval '%[7]s')`,
 		account, tx, status, nonce, lease, age, expiresIn))

@@ -13,13 +13,15 @@ import (
 )
 
 // sqlInsertArrivals writes a batch ($1, a JSON array). Each brings its age rather
-// than a time, so the database's clock dates it.
+// than a time, so the database's clock dates it, and
+// its id, so a batch whose commit was not confirmed may be written again.
 const sqlInsertArrivals = `/* idem.insert_arrivals */
 INSERT INTO arrivals (account_id, mode, nonce, at, id, verdict, transaction_id, request_id, body_differs, differs)
 SELECT a.account_id, a.mode, a.nonce, clock_timestamp() - a.age_us * interval '1 microsecond', a.id, a.verdict,
        a.transaction_id, a.request_id, a.body_differs, a.differs
 FROM jsonb_to_recordset($1::jsonb) AS a(account_id uuid, mode text, nonce text, age_us bigint, id uuid, verdict text,
-     transaction_id uuid, request_id text, body_differs boolean, differs text)`
+     transaction_id uuid, request_id text, body_differs boolean, differs text)
+ON CONFLICT (account_id, mode, nonce, id) DO NOTHING`
 
 // sqlPurgeKeys removes lives that are over, the oldest first: expired, and their
 // transaction terminal. The inner read goes by created_at, which never changes;
@@ -39,8 +41,8 @@ WHERE k.account_id = over.account_id AND k.mode = over.mode AND k.key_id = over.
 // The timeline's rows that age: each table with the column that dates it.
 const (
 	sqlPurgeArrivals = `/* idem.purge_arrivals */
-DELETE FROM arrivals WHERE (account_id, mode, nonce, at, id) IN (
-    SELECT account_id, mode, nonce, at, id FROM arrivals
+DELETE FROM arrivals WHERE (account_id, mode, nonce, id) IN (
+    SELECT account_id, mode, nonce, id FROM arrivals
     WHERE at <= clock_timestamp() - $1::bigint * interval '1 microsecond' ORDER BY at LIMIT $2::integer)`
 
 	sqlPurgeCalls = `/* idem.purge_calls */
@@ -75,7 +77,7 @@ func (s store) insertArrivals(ctx context.Context, batch []Arrival) error {
 	rows := make([]row, len(batch))
 	for i, a := range batch {
 		rows[i] = row{
-			a.AccountID, a.Mode, a.Nonce, time.Since(a.At).Microseconds(), uuid.Must(uuid.NewV7()), a.Verdict,
+			a.AccountID, a.Mode, a.Nonce, time.Since(a.At).Microseconds(), a.id, a.Verdict,
 			a.TransactionID, a.RequestID, a.BodyDiffers, strings.Join(a.Differs, ","),
 		}
 	}

@@ -6,6 +6,7 @@ package merchants
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"log/slog"
 	"strings"
 	"unicode/utf8"
 
@@ -51,6 +52,9 @@ func (KeyPair) String() string { return "[key pair]" }
 
 // GoString does the same for %#v.
 func (KeyPair) GoString() string { return "[key pair]" }
+
+// LogValue does the same for slog.
+func (KeyPair) LogValue() slog.Value { return slog.StringValue("[key pair]") }
 
 // Caller is who an authenticated request speaks for.
 type Caller struct {

@@ -43,6 +43,11 @@ const (
 	// idleInTransactionTimeout frees locks that a frozen process of ours holds.
 	idleInTransactionTimeout = 5 * time.Second
 
+	// pingAfter is how long a connection may rest before it is tried out first, which
+	// costs a round trip. Shorter, and the save after a slow provider would pay it;
+	// longer, and more first statements would meet a connection that has died.
+	pingAfter = 15 * time.Second
+
 	// connectTimeout bounds one attempt to reach the server.
 	connectTimeout = 5 * time.Second
 )
@@ -72,6 +77,7 @@ func Open(ctx context.Context, url string, o Options) (*DB, error) {
 	if o.MaxConns == 0 {
 		cfg.MaxConns = DefaultMaxConns
 	}
+	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
 	cfg.ConnConfig.ConnectTimeout = connectTimeout
 	cfg.ConnConfig.Tracer = o.Tracer
 	for name, value := range map[string]string{
@@ -129,6 +135,8 @@ func (db *DB) InTx(ctx context.Context, f func(tx Tx) error) error {
 const (
 	codeUniqueViolation  = "23505"
 	codeLockNotAvailable = "55P03"
+	codeDeadlock         = "40P01"
+	codeSerialization    = "40001"
 	codeUndefinedTable   = "42P01"
 )
 
@@ -145,6 +153,16 @@ func IsUniqueViolation(err error) bool { return sqlState(err) == codeUniqueViola
 
 // IsLockTimeout reports whether a statement gave up waiting for a lock.
 func IsLockTimeout(err error) bool { return sqlState(err) == codeLockNotAvailable }
+
+// IsContention reports whether a statement had no effect because others were in
+// its way, so that it may be repeated as it is.
+func IsContention(err error) bool {
+	switch sqlState(err) {
+	case codeLockNotAvailable, codeDeadlock, codeSerialization:
+		return true
+	}
+	return false
+}
 
 // IsOutcomeUnknown reports whether err leaves open what the server did: the
 // connection broke, or ended, while the answer was awaited. An error that the

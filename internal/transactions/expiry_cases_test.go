@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/pgtest"
 	"github.com/oncepay/oncepay/internal/postgres"
@@ -55,25 +56,18 @@ func (w *world) reopen(o postgres.Options) {
 	w.db, w.instance = db, w.newInstance(db)
 }
 
-// set stops the clock at that time. The first instance goes on beating.
+// set stops the clock at that time. The instances go on beating.
 func (c dbClock) set(at time.Time) {
 	c.w.t.Helper()
 	c.w.sql(`UPDATE test_clock.setting SET stands = $1`, at)
-	c.beat()
+	c.w.steady()
 }
 
 // ahead lets the clock run, that much ahead of the real one.
 func (c dbClock) ahead(by time.Duration) {
 	c.w.t.Helper()
 	c.w.sql(`UPDATE test_clock.setting SET stands = NULL, ahead = $1::bigint * interval '1 microsecond'`, by.Microseconds())
-	c.beat()
-}
-
-func (c dbClock) beat() {
-	c.w.t.Helper()
-	if _, err := c.w.service.Beat(c.w.t.Context()); err != nil {
-		c.w.t.Fatal(err)
-	}
+	c.w.steady()
 }
 
 // at is the one time that a query returns.
@@ -466,7 +460,9 @@ func (w *world) interrupted() (instance, *interloper) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(db.Close)
-	return w.newInstance(db), i
+	started := w.newInstance(db)
+	w.steady()
+	return started, i
 }
 
 // wantAllHappened fails the test if an act is still to come: then the race was not
@@ -730,6 +726,71 @@ func TestH23RequestDuringThePurgeBeginsANewLife(t *testing.T) {
 			}
 			w.wantReplay(second, w.create("nonce-1", w.body("order-1", nil)), false)
 			w.wantCharges("order-1", 2)
+		})
+	}
+}
+
+// Whoever holds the rows that a request needs holds them for milliseconds. If not,
+// the request gives up after lock_timeout, and is told to come back wherever it
+// waited: that is an answer, not a surprise, and log and timeline call it by the
+// same word.
+func TestH23RequestThatWaitedTooLongForALockIsInProcess(t *testing.T) {
+	t.Parallel()
+	for name, scene := range map[string]struct {
+		before func(w *world)
+		holds  string
+	}{
+		"behind an uncommitted duplicate": {
+			func(w *world) { w.want(w.create("nonce-2", w.body("order-2", nil)), http.StatusCreated) },
+			`INSERT INTO idempotency_keys (account_id, mode, key_id, operation, fingerprint, transaction_id, created_at, expires_at)
+			 SELECT account_id, mode, 'nonce-1', operation, fingerprint, transaction_id, created_at, expires_at FROM idempotency_keys`,
+		},
+		"behind a purge of its expired record": {
+			func(w *world) {
+				w.want(w.create("nonce-1", w.body("order-1", nil)), http.StatusCreated)
+				w.shift("nonce-1", 25*time.Hour)
+			},
+			`SELECT 1 FROM idempotency_keys FOR UPDATE`,
+		},
+		"behind somebody else who takes it over": {
+			func(w *world) { w.lostAnswer("nonce-1", "order-1") },
+			`SELECT 1 FROM transactions FOR UPDATE`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			scene.before(w)
+			before := w.footprint()
+			conn, err := pgx.Connect(t.Context(), w.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+			if _, err := conn.Exec(t.Context(), `BEGIN; `+scene.holds); err != nil {
+				t.Fatal(err)
+			}
+			r, err := request(t.Context(), http.MethodPost, w.public.URL+"/v1/payments", w.body("order-1", nil),
+				append(keys(w.test), idem.Header, "nonce-1", httpapi.HeaderRequestID, "the-one")...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Exec(t.Context(), `ROLLBACK`); err != nil {
+				t.Fatal(err)
+			}
+			w.wantInProcess(r)
+			w.wantUntouched(before, "arrivals")
+			if n := w.count(`SELECT count(*) FROM arrivals WHERE request_id = 'the-one' AND verdict = 'in_process'`); n != 1 {
+				t.Errorf("the timeline has %d requests in process, want 1", n)
+			}
+			w.public.Close() // so that every line is written
+			for line := range strings.Lines(w.logs.String()) {
+				if strings.Contains(line, `"request_id":"the-one"`) && !strings.Contains(line, `"idem_verdict":"in_process"`) {
+					t.Errorf("the log's line is %s", line)
+				}
+			}
+			w.instance = w.newInstance(w.db)
+			w.want(w.create("nonce-1", w.body("order-1", nil)), http.StatusCreated) // and when it comes back, all is well
 		})
 	}
 }

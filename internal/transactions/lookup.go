@@ -146,7 +146,7 @@ func (r lifeRow) keyState() KeyState {
 func (r lifeRow) life(timeline []Moment, truncated bool) Life {
 	l := Life{
 		AccountID: r.AccountID.String(), Mode: r.Mode, KeyState: r.keyState(), PaymentID: r.PaymentID.String(),
-		Transaction: LifeTransaction{ID: r.ID.String(), Type: r.Type, Status: r.Status, Fence: r.Fence, Attempts: r.Fence},
+		Transaction: LifeTransaction{ID: r.ID.String(), Type: r.Type, Status: r.Status, Fence: r.Fence, Attempts: r.Holders},
 		Timeline:    timeline, Truncated: truncated,
 	}
 	if r.Status == Succeeded {
@@ -264,5 +264,6 @@ type lifeRow struct {
 	Expired     bool
 	LeaseOver   bool
 	HolderGone  bool
+	Holders     int64
 	Transaction `gorm:"embedded"`
 }

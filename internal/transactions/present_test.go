@@ -498,6 +498,7 @@ func TestStoredShapeThatCannotBeReadIsAnErrorWithoutIt(t *testing.T) {
 		w.wantSilent(got, "geheim")
 	}
 	w.wantReplay(r, w.create("nonce-1", w.body("order-1", nil)), false) // the answer is kept as bytes
+	w.public.Close()                                                    // so that every line is written
 	if strings.Contains(w.logs.String(), "geheim") {
 		t.Error("a log line quotes the row")
 	}

@@ -515,9 +515,9 @@ func TestPromise7TransactionsOfALostProviderKeepNobodyElseWaiting(t *testing.T) 
 		SELECT account_id, gen_random_uuid(), mode, merchant_order_id, status, sub_status, currency, amount, request, created_at, updated_at
 		FROM payments, generate_series(1, $1)`, recoveryBatch+1)
 	w.sql(`INSERT INTO transactions (account_id, id, payment_id, mode, type, status, currency, amount, provider, nonce, card, lease_holder, instance_id,
-			lease_until, may_send_until, next_attempt_at, created_at, updated_at)
+			lease_until, may_send_until, next_attempt_at, travel_us, created_at, updated_at)
 		SELECT t.account_id, gen_random_uuid(), p.id, t.mode, t.type, t.status, t.currency, t.amount, 'LEFT_BEHIND_PSP', 'nonce-of-' || p.id, t.card,
-			t.lease_holder, t.instance_id, t.lease_until, t.may_send_until, t.next_attempt_at - interval '1 hour', t.created_at, t.updated_at
+			t.lease_holder, t.instance_id, t.lease_until, t.may_send_until, t.next_attempt_at - interval '1 hour', t.travel_us, t.created_at, t.updated_at
 		FROM payments p, transactions t WHERE p.id <> t.payment_id`)
 	w.dueAgain("nonce-1")
 	_, _ = w.service.Recover(t.Context()) // it may complain

@@ -134,7 +134,7 @@ func (s *Service) nextAttempt(r *run) time.Duration {
 		return parkedPause
 	}
 	pause := min(firstPause<<min(r.tx.Attempts, 10), s.lease)
-	if untilProof := r.terms.proofMoment(r.tx).Sub(r.now()); untilProof > 0 {
+	if untilProof := r.tx.proofMoment().Sub(r.now()); untilProof > 0 {
 		pause = min(pause, untilProof)
 	}
 	return pause
@@ -147,7 +147,7 @@ func (s *Service) shouldPark(r *run) bool {
 	if r.tx.Status == Pending || r.tx.Attempts+1 < maxAttempts {
 		return false
 	}
-	return !r.provider.Traits().Queryable || !r.now().Before(r.terms.proofMoment(r.tx))
+	return !r.provider.Traits().Queryable || !r.now().Before(r.tx.proofMoment())
 }
 
 // pollAfter is when to ask again about a transaction of that age which the

@@ -70,7 +70,7 @@ func (s *Service) decideSucceeded(ctx context.Context, r *run, d Decision) error
 }
 
 func (s *Service) decideFailed(ctx context.Context, r *run, d Decision) error {
-	proof := r.terms.proofMoment(r.tx)
+	proof := r.tx.proofMoment()
 	if wait := proof.Sub(r.now()); wait > 0 {
 		s.giveBack(ctx, r)
 		seconds := secondsUntil(wait)

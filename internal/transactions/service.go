@@ -102,11 +102,15 @@ func (t terms) sendWindow() time.Duration { return t.lease - t.timeout - sendMar
 // firstLook is when recovery looks at a claim that nobody finished.
 func (t terms) firstLook() time.Duration { return t.lease + grace }
 
+// travel is how long a send may be on its way after the last moment to send.
+func (t terms) travel() time.Duration { return t.timeout + t.settle }
+
 // proofMoment is when everything that may ever have been sent has either arrived
 // or never will. An inquiry sent after it, and answered "unknown to us", proves
-// that nothing was or will be booked.
-func (t terms) proofMoment(tx Transaction) time.Time {
-	return tx.MaySendUntil.Add(t.timeout + t.settle)
+// that nothing was or will be booked. The senders' own terms count, not the
+// asker's: a deployment may have shortened them in between.
+func (t Transaction) proofMoment() time.Time {
+	return t.MaySendUntil.Add(time.Duration(t.TravelUS) * time.Microsecond)
 }
 
 // Create is one request to create a payment.
@@ -142,6 +146,16 @@ type Answer struct {
 func (s *Service) Create(ctx context.Context, cmd Create) (Answer, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
 	defer cancel()
+	a, err := s.create(ctx, cmd)
+	if _, told := apierr.From(err); !told && postgres.IsLockTimeout(err) {
+		// Behind an uncommitted duplicate, a purge, or somebody who takes it over.
+		s.arrive(cmd, idem.InProcess, uuid.Nil, false, nil)
+		return Answer{Verdict: idem.InProcess}, inProcess(retryInProcess)
+	}
+	return a, err
+}
+
+func (s *Service) create(ctx context.Context, cmd Create) (Answer, error) {
 	provider, canBegin := s.providers.For(cmd.Mode)
 	for range maxLooks {
 		if canBegin {
@@ -205,10 +219,6 @@ func (s *Service) begin(ctx context.Context, cmd Create, p providers.Provider) (
 	tx, c, claimed, err := s.store.begin(ctx, n)
 	if postgres.IsOutcomeUnknown(err) {
 		tx, c, claimed, err = s.stillOurs(ctx, err, n.AccountID, n.TransactionID, 1, n.Holder)
-	}
-	if postgres.IsLockTimeout(err) { // behind an uncommitted duplicate
-		s.arrive(cmd, idem.InProcess, uuid.Nil, false, nil)
-		return nil, inProcess(retryInProcess)
 	}
 	if err != nil || !claimed {
 		return nil, err
@@ -280,9 +290,6 @@ func (s *Service) resume(ctx context.Context, cmd Create, k keyRecord, differs b
 	tx, c, won, err := s.store.takeOver(ctx, k.Transaction, byRequest, holder, s.instance, t, maySend)
 	if postgres.IsOutcomeUnknown(err) {
 		tx, c, won, err = s.stillOurs(ctx, err, k.AccountID, k.ID, k.Fence+1, holder)
-	}
-	if postgres.IsLockTimeout(err) {
-		return Answer{Verdict: idem.InProcess}, true, inProcess(retryInProcess)
 	}
 	if err != nil || !won {
 		return Answer{}, false, err

@@ -34,7 +34,8 @@ type run struct {
 // saveLimit bounds the writing of what a holder has learnt. It has nothing to do
 // with the lease, which may long be over: the fence decides what is saved, and what
 // is not is kept as an observation.
-const saveLimit = 5 * time.Second
+// It leaves room for every repetition to meet a lock, and for that observation.
+const saveLimit = 12 * time.Second
 
 func (s *Service) newRun(tx Transaction, c clock, started time.Time, p providers.Provider, policy idem.Policy, by taker) *run {
 	t := s.terms(p)
@@ -132,7 +133,7 @@ func (s *Service) settle(ctx context.Context, r *run) (result providers.Result, 
 		if result.Outcome != providers.NotFound {
 			return result, false, nil
 		}
-		if r.charge == nil && !sentAt.Before(r.terms.proofMoment(r.tx)) {
+		if r.charge == nil && !sentAt.Before(r.tx.proofMoment()) {
 			result, proven = s.prove(ctx, r, result)
 			return result, proven, nil
 		}
@@ -226,6 +227,7 @@ func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e
 	case err != nil:
 		s.log.ErrorContext(ctx, "an outcome could not be saved; it will be asked for again", "transaction_id", r.tx.ID, "fence", r.tx.Fence,
 			"outcome", string(result.Outcome), "provider_reference", result.ProviderReference, "error", postgres.Describe(err))
+		s.observe(ctx, r, result) // where a lock, and not the database's absence, was in the way
 		return r.describe(Answer{}), unavailable(err)
 	case matched:
 		return told, toldErr
@@ -291,7 +293,7 @@ func (s *Service) leave(ctx context.Context, r *run, result providers.Result) (A
 func (r *run) unresolved(result providers.Result) *apierr.Error {
 	switch {
 	case result.Outcome == providers.NotFound || result.Outcome == providers.Voided:
-		wait := r.terms.proofMoment(r.tx).Sub(r.now())
+		wait := r.tx.proofMoment().Sub(r.now())
 		return apierr.New(apierr.RequestInProcess, "the provider does not know this payment yet and may still receive it; retry with the same key").Retry(secondsUntil(wait))
 	case result.TimedOut:
 		return apierr.New(apierr.RequestTimeout, "the provider did not answer in time, the outcome is not known; retry with the same key").Retry(retryInProcess)
@@ -299,13 +301,13 @@ func (r *run) unresolved(result providers.Result) *apierr.Error {
 	return apierr.New(apierr.ProviderError, "the provider's answer leaves the outcome open; retry with the same key").Retry(retryInProcess)
 }
 
-// save repeats a write that is safe to repeat, while the database is away for a
-// moment.
+// save repeats a write that is safe to repeat, while the database is away, or
+// somebody is in the way, for a moment.
 func (s *Service) save(ctx context.Context, write func() error) error {
 	pause := savePause
 	for attempt := 1; ; attempt++ {
 		err := write()
-		if err == nil || attempt == saveAttempts || !postgres.IsUnavailable(err) {
+		if err == nil || attempt == saveAttempts || !postgres.IsUnavailable(err) && !postgres.IsContention(err) {
 			return err
 		}
 		select {

@@ -39,10 +39,10 @@ claim AS (
     RETURNING id
 ), transaction AS (
     INSERT INTO transactions (account_id, id, payment_id, mode, type, status, currency, amount, provider, nonce, card,
-                              lease_holder, instance_id, lease_until, may_send_until, next_attempt_at, created_at, updated_at)
+                              lease_holder, instance_id, lease_until, may_send_until, next_attempt_at, travel_us, created_at, updated_at)
     SELECT $1, $6, payment.id, $2, $14, 'CREATED', $12, $13, $16::text, $3, $17::text,
            $18::uuid, $19::uuid, at + $20::bigint * interval '1 microsecond', at + $21::bigint * interval '1 microsecond',
-           at + $22::bigint * interval '1 microsecond', at, at FROM claim, payment
+           at + $22::bigint * interval '1 microsecond', $23::bigint, at, at FROM claim, payment
     RETURNING may_send_until
 )
 SELECT claim.at, transaction.may_send_until FROM claim, transaction`
@@ -50,7 +50,7 @@ SELECT claim.at, transaction.may_send_until FROM claim, transaction`
 // columns of a transaction, for every statement that reads one.
 const transactionColumns = `t.account_id, t.id, t.payment_id, t.mode, t.type, t.status, t.currency, t.amount, t.provider,
     t.provider_reference, t.response_code, t.authorization_code, t.nonce, t.card, t.fence, t.resend_refused, t.attempts,
-    t.released, t.lease_holder, t.lease_until, t.may_send_until, t.parked_at, t.created_at, t.updated_at`
+    t.released, t.lease_holder, t.lease_until, t.may_send_until, t.travel_us, t.parked_at, t.created_at, t.updated_at`
 
 const paymentColumns = `p.account_id, p.id, p.mode, p.merchant_order_id, p.status, p.sub_status, p.currency, p.amount,
     p.captured, p.refunded, p.version, p.request, p.created_at, p.updated_at`
@@ -94,7 +94,8 @@ taken AS (
         lease_until = at + $6::bigint * interval '1 microsecond',
         next_attempt_at = at + $7::bigint * interval '1 microsecond',
         may_send_until = CASE WHEN $8::boolean THEN greatest(t.may_send_until, at + $9::bigint * interval '1 microsecond')
-                              ELSE t.may_send_until END
+                              ELSE t.may_send_until END,
+        travel_us = CASE WHEN $8 THEN greatest(t.travel_us, $11::bigint) ELSE t.travel_us END
     FROM clock
     WHERE t.account_id = $1::uuid AND t.id = $2::uuid AND t.fence = $3::bigint AND t.lease_until IS NOT NULL
       AND (t.lease_until <= clock_timestamp() OR ` + holderGone + ` OR $10::text = 'person' AND t.status = 'PENDING')
@@ -195,7 +196,10 @@ WITH moved AS (
         resend_refused = t.resend_refused OR $11::boolean,
         next_attempt_at = clock_timestamp() + $12::bigint * interval '1 microsecond'
     WHERE ` + underTheFence + `
-    RETURNING t.account_id, t.id, t.mode, t.nonce
+    RETURNING t.account_id, t.id, t.mode, t.nonce, t.fence
+), parking AS (
+    INSERT INTO takeovers (account_id, transaction_id, fence, taken_by, at)
+    SELECT moved.account_id, moved.id, moved.fence, 'parking', clock_timestamp() FROM moved WHERE moved.fence > $3
 ), answer AS (` + storeAnswer + `
 ), calls AS (` + insertCalls + `
 )
@@ -277,7 +281,7 @@ func (s store) begin(ctx context.Context, n newPayment) (tx Transaction, c clock
 	tx = Transaction{
 		AccountID: n.AccountID, ID: n.TransactionID, PaymentID: n.PaymentID, Mode: n.Mode, Type: n.Request.Type(),
 		Status: Created, Currency: n.Request.Currency, Amount: n.Request.Amount, Provider: n.Provider, Nonce: n.Nonce,
-		Card: card, Fence: 1, LeaseHolder: n.Holder,
+		Card: card, Fence: 1, LeaseHolder: n.Holder, TravelUS: n.Terms.travel().Microseconds(),
 	}
 	c.before = time.Now()
 	err = s.db.Conn(ctx).Raw(sqlBegin,
@@ -285,6 +289,7 @@ func (s store) begin(ctx context.Context, n newPayment) (tx Transaction, c clock
 		n.PaymentID, n.Request.MerchantOrderID, Unconfirmed.Status, Unconfirmed.Sub, tx.Currency, tx.Amount,
 		string(tx.Type), kept, n.Provider, card,
 		n.Holder, n.Instance, n.Terms.lease.Microseconds(), n.Terms.sendWindow().Microseconds(), n.Terms.firstLook().Microseconds(),
+		n.Terms.travel().Microseconds(),
 	).Row().Scan(&c.at, &tx.MaySendUntil)
 	if errors.Is(err, sql.ErrNoRows) {
 		return tx, c, false, nil
@@ -338,10 +343,10 @@ type held struct {
 
 // takeOver makes holder the holder if the transaction is still as it was seen:
 // unresolved, under that fence, its lease over or its holder gone. Whoever may
-// send raises may_send_until with it.
+// send raises may_send_until with it, and travel_us.
 func (s store) takeOver(ctx context.Context, seen Transaction, by taker, holder, instance uuid.UUID, t terms, maySend bool) (Transaction, clock, bool, error) {
 	return s.hold(s.db.Conn(ctx).Raw, "take over", sqlTakeOver, seen.AccountID, seen.ID, seen.Fence, holder, instance,
-		t.lease.Microseconds(), t.firstLook().Microseconds(), maySend, t.sendWindow().Microseconds(), string(by))
+		t.lease.Microseconds(), t.firstLook().Microseconds(), maySend, t.sendWindow().Microseconds(), string(by), t.travel().Microseconds())
 }
 
 // holding reads who holds a transaction, after a COMMIT whose answer was lost.
@@ -582,7 +587,8 @@ func (s store) goodbye(ctx context.Context, instance uuid.UUID) error {
 const lifeColumns = `k.transaction_id IS NOT NULL AS has_key, k.response_status IS NOT NULL AS answered,
        coalesce(k.expires_at <= clock_timestamp(), false) AS expired,
        coalesce(t.lease_until <= clock_timestamp(), false) AS lease_over,
-       t.lease_until IS NOT NULL AND ` + holderGone + ` AS holder_gone, ` + transactionColumns + `
+       t.lease_until IS NOT NULL AND ` + holderGone + ` AS holder_gone,
+       (SELECT count(*) FROM takeovers o WHERE o.account_id = t.account_id AND o.transaction_id = t.id AND o.taken_by <> 'parking') + 1 AS holders, ` + transactionColumns + `
 FROM transactions t
 LEFT JOIN idempotency_keys k ON k.account_id = t.account_id AND k.mode = t.mode AND k.key_id = t.nonce AND k.transaction_id = t.id`
 
@@ -644,7 +650,8 @@ UNION ALL
 (SELECT 'provider_calls', c.started_at, c.kind, '', '', false, '', c.provider, c.provider_reference, c.outcome, c.duration_ms, '', c.detail
  FROM provider_calls c WHERE c.account_id = $1 AND c.transaction_id = $2 ORDER BY c.fence, c.seq LIMIT $7)
 UNION ALL
-(SELECT 'takeovers', o.at, 'takeover', '', '', false, '', '', '', '', NULL, o.taken_by, ''
+(SELECT 'takeovers', o.at, CASE WHEN o.taken_by = 'parking' THEN 'parked' ELSE 'takeover' END, '', '', false, '', '', '', '', NULL,
+        CASE WHEN o.taken_by = 'parking' THEN 'recovery' ELSE o.taken_by END, ''
  FROM takeovers o WHERE o.account_id = $1 AND o.transaction_id = $2 ORDER BY o.fence LIMIT $7)
 UNION ALL
 (SELECT 'observations', b.observed_at, 'observation', '', '', false, '', '', b.provider_reference, b.outcome, NULL, '', b.detail
@@ -655,10 +662,7 @@ UNION ALL
 UNION ALL
 (SELECT 'events', e.created_at, 'event', '', '', false, '', '', '', e.status || '/' || e.sub_status, NULL, e.cause, ''
  FROM events e JOIN transactions t ON t.account_id = e.account_id AND t.payment_id = e.payment_id AND t.id = $2
- WHERE e.account_id = $1 AND e.transaction_id = $2 ORDER BY e.seq LIMIT $7)
-UNION ALL
-(SELECT 'parked', t.parked_at, 'parked', '', '', false, '', '', '', '', NULL, 'recovery', ''
- FROM transactions t WHERE t.account_id = $1 AND t.id = $2 AND t.parked_at IS NOT NULL)`
+ WHERE e.account_id = $1 AND e.transaction_id = $2 ORDER BY e.seq LIMIT $7)`
 
 func (s store) moments(ctx context.Context, r lifeRow, until *time.Time, limit int) ([]momentRow, error) {
 	var rows []momentRow

@@ -143,6 +143,7 @@ type Transaction struct {
 	LeaseHolder       uuid.UUID
 	LeaseUntil        *time.Time
 	MaySendUntil      time.Time
+	TravelUS          int64
 	ParkedAt          *time.Time
 	CreatedAt         time.Time
 	UpdatedAt         time.Time

@@ -59,9 +59,11 @@ func (w *world) until(what string, holds func() bool) {
 }
 
 // holdNext keeps the provider's next send waiting. It tells when the send has
-// arrived, and lets it go when asked to, or when the test ends.
+// arrived, and lets it go when asked to, or when the test ends. The instances so far
+// stay alive meanwhile, however slow the machine.
 func (w *world) holdNext(then behaviour) (arrived <-chan struct{}, letGo func()) {
 	w.t.Helper()
+	w.steady()
 	came, gate := make(chan struct{}, 1), make(chan struct{})
 	letGo = sync.OnceFunc(func() { close(gate) })
 	w.t.Cleanup(letGo) // a server that waits for its request could not be closed
@@ -623,6 +625,7 @@ func (w *world) wantOneOf(n int, nonce, order string) {
 		return w.post([]instance{w.instance, other}[i%2], w.test, nonce, body)
 	})
 	receive(w.t, arrived, "the provider's first send")
+	w.sql(`UPDATE transactions SET lease_until = lease_until + interval '1 hour' WHERE lease_until IS NOT NULL`) // as long as the test takes
 	for i := range n - 1 {
 		w.wantInProcess(receive(w.t, answers, fmt.Sprintf("answer %d of %d, while the provider waits", i+1, n)))
 	}

@@ -311,6 +311,11 @@ func TestATakenPortIsNamedWithTheFlagThatChoosesAnother(t *testing.T) {
 			harness.AwaitNobodyIn(t, dataDir)
 		})
 	}
+	t.Run("sandbox", func(t *testing.T) {
+		t.Parallel()
+		harness.Call(t, harness.Command{Args: []string{"sandbox", "--listen", taken, "--data-dir", harness.Folder(t)}}).
+			Must(t, 4, taken, "address already in use", "--listen")
+	})
 }
 
 // listen takes a port for as long as the test runs.
@@ -372,6 +377,8 @@ func TestWrongUsageExitsWith2AndSaysWhatIsRight(t *testing.T) {
 		env  string
 		says string
 	}{
+		{args: "dev --listen nowhere", says: "--listen must be an address"},
+		{args: "dev", env: "PAYMENTS_ADMIN_LISTEN=", says: "--admin-listen must be an address"}, // not every interface
 		{args: "dev --lease 27s", says: "--lease must be at least 28s"},
 		{args: "dev --provider-timeout 1s --lease 3999ms", says: "--lease must be at least 4s"},
 		{args: "dev --provider-timeout 0s", says: "--provider-timeout must be positive"},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -45,33 +46,63 @@ func TestServeSaysWhatItIsMissing(t *testing.T) {
 	}
 }
 
-func TestServeExitsWith4WithoutItsDatabase(t *testing.T) {
+func TestADatabaseThatIsAwayIsToldWithoutItsPasswordAndExitsWith4(t *testing.T) {
 	t.Parallel()
-	i := harness.NewInstallation("postgres://nobody:hunter2@127.0.0.1:1/nothing?sslmode=disable", "http://127.0.0.1:1")
-	r := harness.Call(t, i.ServeCommand())
-	r.Must(t, 4, "reach the database")
-	if strings.Contains(r.Stderr, "hunter2") {
-		t.Error("it tells the database's password")
-	}
-}
-
-func TestServeRefusesASchemaThatDoesNotFitAndSaysWhatToDo(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]struct {
-		sql  string
-		says []string
-	}{
-		"empty":    {`DROP SCHEMA public CASCADE; CREATE SCHEMA public`, []string{"empty", "payments migrate up"}},
-		"too old":  {`UPDATE schema_migrations SET version = 1`, []string{"version 1", "payments migrate up"}},
-		"too new":  {`UPDATE schema_migrations SET version = 9999`, []string{"version 9999", "newer binary"}},
-		"half-way": {`UPDATE schema_migrations SET dirty = true`, []string{"half-way", "by hand"}},
+	const password = "hunter2"
+	database := "postgres://nobody:" + password + "@127.0.0.1:1/nothing?sslmode=disable"
+	for name, command := range map[string]harness.Command{
+		"serve":          harness.NewInstallation(database, "http://127.0.0.1:1").ServeCommand(),
+		"dev":            harness.DevCommand(harness.Folder(t)),
+		"migrate up":     {Args: []string{"migrate", "up"}},
+		"migrate status": {Args: []string{"migrate", "status"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			url := pgtest.URL(t)
-			pgtest.Exec(t, url, c.sql)
-			harness.Call(t, harness.NewInstallation(url, "http://127.0.0.1:1").ServeCommand()).Must(t, 1, c.says...)
+			command.Env = append(command.Env, "DATABASE_URL="+database)
+			r := harness.Call(t, command)
+			r.Must(t, 4, "reach the database")
+			if strings.Contains(r.Stdout+r.Stderr, password) {
+				t.Error("it tells the database's password")
+			}
 		})
+	}
+}
+
+func TestASchemaThatDoesNotFitIsRefusedWithWhatToDo(t *testing.T) {
+	t.Parallel()
+	serve, dev, up, status := "serve", "dev", "migrate up", "migrate status"
+	for name, c := range map[string]struct {
+		sql  string
+		says map[string][]string // by command; those that are not named mend it
+	}{
+		"empty": {`DROP SCHEMA public CASCADE; CREATE SCHEMA public`, map[string][]string{
+			serve: {"empty", "payments migrate up"}, status: {"version 0 of", "payments migrate up"}}},
+		"too old": {`UPDATE schema_migrations SET version = 1`, map[string][]string{
+			serve: {"version 1", "payments migrate up"}, status: {"version 1 of", "payments migrate up"}}},
+		"too new": {`UPDATE schema_migrations SET version = 9999`, map[string][]string{
+			serve: {"version 9999", "newer binary"}, dev: {"version 9999", "newer binary"},
+			up: {"version 9999", "newer binary"}, status: {"version 9999", "newer binary"}}},
+		"half-way": {`UPDATE schema_migrations SET dirty = true`, map[string][]string{
+			serve: {"half-way", "by hand"}, dev: {"half-way", "by hand"}, up: {"half-way", "by hand"}, status: {"half-way", "by hand"}}},
+	} {
+		for command, words := range c.says {
+			t.Run(name+", "+command, func(t *testing.T) {
+				t.Parallel()
+				database := pgtest.URL(t)
+				pgtest.Exec(t, database, c.sql)
+				call, code := harness.Command{Args: strings.Fields(command)}, 1
+				switch command {
+				case serve:
+					call = harness.NewInstallation(database, "http://127.0.0.1:1").ServeCommand()
+				case dev:
+					call = harness.DevCommand(harness.Folder(t))
+				case status:
+					code = 0 // to be told is what was asked for
+				}
+				call.Env = append(call.Env, "DATABASE_URL="+database)
+				harness.Call(t, call).Must(t, code, words...)
+			})
+		}
 	}
 }
 
@@ -180,6 +211,12 @@ func TestLookupTellsWhatBecameOfANonce(t *testing.T) {
 	payment := harness.NewPayment("looked up")
 	payment.Nonce = "a/b%20c?d=e&" + payment.Nonce[:20] // any visible character but a comma
 	pay(t, harness.NewClient(dev.Info.BaseURL, dev.Info.Keys()), payment)
+	// The banner names a line for this; its folder is not where that is typed.
+	line := regexp.MustCompile("`payments (lookup [^`]+)`").FindStringSubmatch(dev.Stdout())
+	if line == nil {
+		t.Fatal("the banner names no lookup")
+	}
+	harness.Call(t, harness.Command{Args: strings.Fields(line[1])}).Must(t, 3, "nothing is known")
 	lookup := func(args ...string) harness.Command {
 		return harness.Command{Args: append([]string{"lookup"}, args...)}
 	}

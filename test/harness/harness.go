@@ -73,6 +73,9 @@ func Run(m *testing.M, tests func(*testing.M) int) int {
 		return complain("no binary, no tests", err)
 	}
 	code := tests(m)
+	if list := broken.all(); len(list) > 0 {
+		code = complain("exchanges that are not as openapi.yaml says", errors.New(strings.Join(list, "\n")))
+	}
 	if left := endLeftovers(); len(left) > 0 {
 		code = complain("the tests left processes behind, which were killed now", errors.New(strings.Join(left, "; ")))
 	}

@@ -232,16 +232,18 @@ func Call(t testing.TB, c Command) Result {
 // stream.
 func (r Result) Must(t testing.TB, code int, words ...string) {
 	t.Helper()
-	if r.Code != code {
+	said := r.Stdout + r.Stderr
+	wrong := r.Code != code
+	if wrong {
 		t.Errorf("exit code %d, not %d", r.Code, code)
 	}
-	said := r.Stdout + r.Stderr
 	for _, w := range words {
 		if !strings.Contains(said, w) {
+			wrong = true
 			t.Errorf("it does not say %q", w)
 		}
 	}
-	if t.Failed() {
+	if wrong {
 		t.Logf("it says:\n%s", tail(said))
 	}
 }
