@@ -41,6 +41,9 @@ type times struct {
 }
 
 func (f serverFlags) times() (times, error) {
+	if err := f.addresses(); err != nil {
+		return times{}, err
+	}
 	t := times{
 		providerTimeout: defaultProviderTimeout,
 		recovery:        f.RecoveryInterval, retention: f.Retention, shutdown: f.ShutdownTimeout,

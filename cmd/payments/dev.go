@@ -33,9 +33,6 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := c.addresses(); err != nil {
-		return err
-	}
 	unlock, err := lockDataDir(c.DataDir)
 	if err != nil {
 		return err

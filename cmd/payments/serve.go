@@ -32,9 +32,6 @@ func (c serveCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	if err := c.addresses(); err != nil {
-		return err
-	}
 	url, err := databaseURL()
 	if err != nil {
 		return err
