@@ -213,10 +213,10 @@ func TestPingAndCloseDoWhatTheySay(t *testing.T) {
 }
 
 // met is what the functions say about one error.
-type met struct{ outcomeUnknown, unavailable, uniqueViolation, lockTimeout bool }
+type met struct{ outcomeUnknown, unavailable, uniqueViolation, lockTimeout, contention bool }
 
 func classify(err error) met {
-	return met{postgres.IsOutcomeUnknown(err), postgres.IsUnavailable(err), postgres.IsUniqueViolation(err), postgres.IsLockTimeout(err)}
+	return met{postgres.IsOutcomeUnknown(err), postgres.IsUnavailable(err), postgres.IsUniqueViolation(err), postgres.IsLockTimeout(err), postgres.IsContention(err)}
 }
 
 // Errors as they are made elsewhere, and wrapped on their way.
@@ -230,9 +230,9 @@ func TestErrorsAreClassedByWhatTheyProve(t *testing.T) {
 		"none":                        {nil, met{}},
 		"a unique violation":          {code("23505"), met{uniqueViolation: true}},
 		"a check violation":           {code("23514"), met{}},
-		"a lock that was not had":     {code("55P03"), met{lockTimeout: true}},
-		"a deadlock":                  {code("40P01"), met{}},
-		"a serialization failure":     {code("40001"), met{}},
+		"a lock that was not had":     {code("55P03"), met{lockTimeout: true, contention: true}},
+		"a deadlock":                  {code("40P01"), met{contention: true}},
+		"a serialization failure":     {code("40001"), met{contention: true}},
 		"a statement time-out":        {code("57014"), met{unavailable: true}},
 		"a server going down":         {code("57P01"), met{outcomeUnknown: true, unavailable: true}},
 		"a server that crashed":       {code("57P02"), met{outcomeUnknown: true, unavailable: true}},
@@ -297,7 +297,7 @@ func TestErrorsOfARealServerAreClassedToo(t *testing.T) {
 	if err := run(`SET lock_timeout = '10ms'`); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(`INSERT INTO t VALUES (7)`); classify(err) != (met{lockTimeout: true}) {
+	if err := run(`INSERT INTO t VALUES (7)`); classify(err) != (met{lockTimeout: true, contention: true}) {
 		t.Errorf("behind an uncommitted duplicate: %v %+v", err, classify(err))
 	}
 
