@@ -24,6 +24,9 @@ type devCmd struct {
 // postgresStop bounds the private server's orderly stop.
 const postgresStop = 20 * time.Second
 
+// defaultDataDir is the flags' default, relative to where they are typed.
+const defaultDataDir = ".data"
+
 // devName is the seeded merchant's.
 const devName = "Sandbox merchant"
 
@@ -119,6 +122,10 @@ func banner(w io.Writer, d devInfo, dataDir string) {
 		`"amount":{"currency":"USD","value":45.67},"workflow":"DIRECT","payment_method":{"type":"CARD","detail":{"card":{"card_data":`+
 		`{"number":"4507990000000002","holder_name":"John Doe","expiration_month":11,"expiration_year":28,"security_code":"123"}}}}}'`,
 		d.BaseURL, auth, d.AccountID)
+	lookup := "payments lookup my-first-key"
+	if usual, err := filepath.Abs(defaultDataDir); err != nil || usual != dataDir {
+		lookup += " --data-dir " + dataDir
+	}
 	fmt.Fprintf(w, `
 Oncepay is ready. One nonce moves money at most once.
 
@@ -140,7 +147,7 @@ Retry it as a client would after a lost answer:
 
 %s
 
-Ask what became of the nonce, here or with `+"`payments lookup my-first-key`"+`:
+Ask what became of the nonce, here or with `+"`"+lookup+"`"+`:
 
 curl -s %s/v1/idempotency-keys/my-first-key %s
 

@@ -55,13 +55,10 @@ func (c migrateStatusCmd) Run(ctx context.Context, s streams) error {
 	if c.JSON {
 		return json.NewEncoder(s.out).Encode(status)
 	}
-	switch {
-	case status.Dirty:
-		fmt.Fprintf(s.out, "version %d of %d, half-way: mend it by hand\n", status.Version, status.Latest)
-	case status.Version == status.Latest:
-		fmt.Fprintf(s.out, "version %d: up to date\n", status.Version)
-	default:
-		fmt.Fprintf(s.out, "version %d of %d: run `payments migrate up`\n", status.Version, status.Latest)
+	if misfit := status.Misfit(); misfit != nil {
+		_, err = fmt.Fprintf(s.out, "version %d of %d: %s\n", status.Version, status.Latest, misfit)
+		return err
 	}
+	fmt.Fprintf(s.out, "version %d: up to date\n", status.Version)
 	return nil
 }

@@ -53,7 +53,7 @@ func startSandbox(ctx context.Context, addr, dir string) (*sandboxProcess, error
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, errors.Join(unavailableError("listen on %s: %w", addr, err), ledger.Close())
+		return nil, errors.Join(unavailableError("listen on %s: %w; choose another address with --listen", addr, err), ledger.Close())
 	}
 	p := &sandboxProcess{
 		url: "http://" + l.Addr().String(), ledger: ledger,

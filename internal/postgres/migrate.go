@@ -30,6 +30,31 @@ type SchemaStatus struct {
 	Dirty   bool `json:"dirty"`   // a migration failed half-way
 }
 
+// Misfit says what is wrong with a schema for this binary, and what to do: an error
+// that wraps ErrSchema, or nil.
+func (s SchemaStatus) Misfit() error {
+	switch {
+	case s.Dirty:
+		return fmt.Errorf("%w: migration %d failed half-way; mend it by hand, then run `payments migrate up`", ErrSchema, s.Version)
+	case s.Version == 0:
+		return fmt.Errorf("%w: it is empty; run `payments migrate up`", ErrSchema)
+	case s.Version < s.Latest:
+		return fmt.Errorf("%w: it is at version %d and this binary needs %d; run `payments migrate up`", ErrSchema, s.Version, s.Latest)
+	case s.Version > s.Latest:
+		return fmt.Errorf("%w: it is at version %d and this binary knows only up to %d; run a newer binary", ErrSchema, s.Version, s.Latest)
+	}
+	return nil
+}
+
+// status reads the version through the migrator.
+func status(m *migrate.Migrate) (SchemaStatus, error) {
+	v, dirty, err := m.Version()
+	if err != nil && !errors.Is(err, migrate.ErrNilVersion) {
+		return SchemaStatus{}, fmt.Errorf("read the schema version: %w", err)
+	}
+	return SchemaStatus{Version: v, Latest: migrations.Latest, Dirty: dirty}, nil
+}
+
 // Migrate brings the schema to the newest version. It is safe to run from
 // several processes at once: an advisory lock lets one work and the others wait.
 func Migrate(ctx context.Context, url string) error {
@@ -37,6 +62,10 @@ func Migrate(ctx context.Context, url string) error {
 		stop := context.AfterFunc(ctx, func() { m.GracefulStop <- true })
 		defer stop()
 		if err := m.Up(); err != nil && !errors.Is(err, migrate.ErrNoChange) {
+			// Looked at only now: before, the lock was perhaps another's, at work.
+			if s, statusErr := status(m); statusErr == nil && (s.Dirty || s.Version > s.Latest) {
+				return errors.Join(s.Misfit(), err)
+			}
 			return fmt.Errorf("migrate: %w", err)
 		}
 		return ctx.Err()
@@ -45,14 +74,10 @@ func Migrate(ctx context.Context, url string) error {
 
 // Schema reads the version a database has.
 func Schema(ctx context.Context, url string) (SchemaStatus, error) {
-	s := SchemaStatus{Latest: migrations.Latest}
-	err := withMigrator(ctx, url, func(m *migrate.Migrate) error {
-		v, dirty, err := m.Version()
-		if err != nil && !errors.Is(err, migrate.ErrNilVersion) {
-			return fmt.Errorf("read the schema version: %w", err)
-		}
-		s.Version, s.Dirty = v, dirty
-		return nil
+	var s SchemaStatus
+	err := withMigrator(ctx, url, func(m *migrate.Migrate) (err error) {
+		s, err = status(m)
+		return err
 	})
 	return s, err
 }
@@ -64,18 +89,11 @@ func (db *DB) CheckSchema(ctx context.Context) error {
 	s := SchemaStatus{Latest: migrations.Latest}
 	err := db.Conn(ctx).Raw(`/* postgres.schema */ SELECT version, dirty FROM schema_migrations`).Row().Scan(&s.Version, &s.Dirty)
 	switch {
-	case sqlState(err) == codeUndefinedTable || errors.Is(err, sql.ErrNoRows):
-		return fmt.Errorf("%w: it is empty; run `payments migrate up`", ErrSchema)
+	case sqlState(err) == codeUndefinedTable || errors.Is(err, sql.ErrNoRows): // empty
 	case err != nil:
 		return fmt.Errorf("read the schema version: %w", err)
-	case s.Dirty:
-		return fmt.Errorf("%w: migration %d failed half-way; mend it by hand, then run `payments migrate up`", ErrSchema, s.Version)
-	case s.Version < s.Latest:
-		return fmt.Errorf("%w: it is at version %d and this binary needs %d; run `payments migrate up`", ErrSchema, s.Version, s.Latest)
-	case s.Version > s.Latest:
-		return fmt.Errorf("%w: it is at version %d and this binary knows only up to %d; run a newer binary", ErrSchema, s.Version, s.Latest)
 	}
-	return nil
+	return s.Misfit()
 }
 
 func withMigrator(ctx context.Context, url string, f func(*migrate.Migrate) error) (err error) {

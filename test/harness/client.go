@@ -29,8 +29,8 @@ const (
 var cards = []string{CardThatPays, CardWithoutFunds}
 
 const (
-	// exchangeLimit is longer than any answer may take: the longest lease.
-	exchangeLimit = time.Minute
+	// exchangeLimit is longer than any answer may take: the longest lease in a test.
+	exchangeLimit = 2 * time.Minute
 	// answerBytes bounds what is read of an answer.
 	answerBytes = 8 << 20
 	// impatience is the pause of a client that was told nothing about when to come
