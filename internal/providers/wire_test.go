@@ -101,8 +101,9 @@ type closing struct {
 }
 
 func (c *closing) Close() error {
-	c.once.Do(func() { close(c.closed) })
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	c.once.Do(func() { close(c.closed) }) // told once it is true: a write in between would still leave
+	return err
 }
 
 func (c *closing) isClosed() bool {
