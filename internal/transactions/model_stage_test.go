@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -284,8 +285,13 @@ func (p parameters) text(i int) string {
 	if i >= len(p) {
 		return ""
 	}
-	t, _ := p[i].(string)
-	return t
+	switch v := p[i].(type) {
+	case string:
+		return v
+	case uuid.UUID: // the driver encodes it, so it arrives here as it was given
+		return v.String()
+	}
+	return ""
 }
 
 // transaction is the parameter of a statement that names the transaction.
