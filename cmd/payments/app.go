@@ -28,9 +28,6 @@ const (
 	directoryEvery = 2 * time.Second
 	// arrivalsEvery is how much of the timeline a crash may lose.
 	arrivalsEvery = 500 * time.Millisecond
-	// purgeEvery is how often expired lives are looked for; a full batch is followed
-	// by the next at once.
-	purgeEvery = time.Minute
 	// answerMargin is what a listener allows beyond the longest request.
 	answerMargin = 15 * time.Second
 )

@@ -63,7 +63,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) error {
 
 // sandboxAt is the adapter to the sandbox at url.
 func sandboxAt(url string, t times) (*sandbox.Adapter, error) {
-	a, err := sandbox.NewAdapter(url, sandbox.AdapterOptions{Timeout: t.providerTimeout, Settle: t.settle})
+	a, err := sandbox.NewAdapter(url, sandbox.AdapterOptions{Timeout: t.providerTimeout, Settle: t.settle, Withhold: withheld()})
 	if err != nil {
 		return nil, usage("--provider-url: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/oncepay/oncepay/internal/faultpoint"
 	"github.com/oncepay/oncepay/internal/postgres"
 )
 
@@ -101,6 +102,7 @@ type Purge struct {
 
 // RunOnce returns how many rows went.
 func (p Purge) RunOnce(ctx context.Context) (int, error) {
+	faultpoint.Reach(faultpoint.PurgeBefore, "")
 	total := 0
 	for _, step := range []struct {
 		what, query string
@@ -115,6 +117,9 @@ func (p Purge) RunOnce(ctx context.Context) (int, error) {
 			return total, fmt.Errorf("%s: %w", step.what, r.Error)
 		}
 		total += int(r.RowsAffected)
+	}
+	if total > 0 {
+		faultpoint.Reach(faultpoint.PurgeAfter, "")
 	}
 	return total, nil
 }

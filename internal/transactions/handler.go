@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/faultpoint"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/jsontree"
@@ -91,6 +92,7 @@ func (h *Handler) create(c echo.Context) error {
 		return h.invalid(c, cmd, err)
 	}
 	a, err := h.service.Create(ctx, cmd)
+	faultpoint.Reach(faultpoint.AnswerBefore, cmd.Nonce)
 	return respond(c, a, err)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/oncepay/oncepay/internal/faultpoint"
 	"github.com/oncepay/oncepay/internal/providers"
 )
 
@@ -104,11 +105,14 @@ func (s *Service) recoverOne(ctx context.Context, seen Transaction) (won bool, e
 			err = fmt.Errorf("transaction %s: panic", seen.ID)
 		}
 	}()
+	faultpoint.Reach(faultpoint.RecoverBefore, seen.Nonce)
 	r, err := s.takeOver(ctx, seen, p, byRecovery)
 	if r == nil || err != nil {
 		return false, err
 	}
+	faultpoint.Reach(faultpoint.RecoverAfter, seen.Nonce)
 	result, proven, settleErr := s.settle(ctx, r)
+	faultpoint.Reach(faultpoint.RecoverAsked, seen.Nonce)
 	// What a caller would be told is nobody's concern here.
 	_, _ = s.conclude(ctx, r, result, proven)
 	return true, settleErr

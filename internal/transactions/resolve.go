@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/faultpoint"
 	"github.com/oncepay/oncepay/internal/providers"
 )
 
@@ -46,6 +47,7 @@ func (s *Service) Resolve(ctx context.Context, id uuid.UUID, d Decision) (Transa
 	if r == nil {
 		return seen, apierr.New(apierr.RequestInProcess, "somebody else has just taken this transaction over").Retry(retryInProcess)
 	}
+	faultpoint.Reach(faultpoint.ResolveAfter, seen.Nonce)
 	r.requestID = d.RequestID
 	if d.Succeeded {
 		err = s.decideSucceeded(ctx, r, d)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/faultpoint"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
@@ -179,6 +180,7 @@ func (s *Service) create(ctx context.Context, cmd Create) (Answer, error) {
 			continue
 		}
 		if k.over() {
+			faultpoint.Reach(faultpoint.EndLifeBefore, cmd.Nonce)
 			if err := s.store.endLife(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, k.ID); err != nil {
 				return Answer{}, err
 			}
@@ -216,6 +218,7 @@ func (s *Service) begin(ctx context.Context, cmd Create, p providers.Provider) (
 		Request: cmd.Request, Provider: p.Name(), Holder: uuid.New(), Instance: s.instance, Terms: s.terms(p),
 	}
 	started := time.Now()
+	faultpoint.Reach(faultpoint.BeginBefore, cmd.Nonce)
 	tx, c, claimed, err := s.store.begin(ctx, n)
 	if postgres.IsOutcomeUnknown(err) {
 		tx, c, claimed, err = s.stillOurs(ctx, err, n.AccountID, n.TransactionID, 1, n.Holder)
@@ -223,6 +226,7 @@ func (s *Service) begin(ctx context.Context, cmd Create, p providers.Provider) (
 	if err != nil || !claimed {
 		return nil, err
 	}
+	faultpoint.Reach(faultpoint.BeginAfter, cmd.Nonce)
 	r := s.newRun(tx, c, started, p, cmd.Policy, byRequest)
 	r.payment = n.payment(tx.CreatedAt)
 	r.charge = chargeOf(cmd, n.TransactionID)
@@ -286,6 +290,7 @@ func (s *Service) resume(ctx context.Context, cmd Create, k keyRecord, differs b
 	}
 	t := s.terms(p)
 	maySend := !differs && s.mayResend(k, p.Traits())
+	faultpoint.Reach(faultpoint.ResumeBefore, cmd.Nonce)
 	holder, started := uuid.New(), time.Now()
 	tx, c, won, err := s.store.takeOver(ctx, k.Transaction, byRequest, holder, s.instance, t, maySend)
 	if postgres.IsOutcomeUnknown(err) {
@@ -294,6 +299,7 @@ func (s *Service) resume(ctx context.Context, cmd Create, k keyRecord, differs b
 	if err != nil || !won {
 		return Answer{}, false, err
 	}
+	faultpoint.Reach(faultpoint.ResumeAfter, cmd.Nonce)
 	s.arrive(cmd, idem.Resumed, tx.ID, differs, k.differsIn(cmd.Request))
 	r := s.newRun(tx, c, started, p, cmd.Policy, byRequest)
 	r.requestID = cmd.RequestID

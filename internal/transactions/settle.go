@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/faultpoint"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
@@ -49,6 +50,14 @@ func (r *run) maySend() bool {
 	now := time.Now()
 	elapsed := max(now.Sub(r.started), now.Round(0).Sub(r.started.Round(0)))
 	return elapsed < r.window
+}
+
+// mayWrite is what the wire asks just before the first byte. Whoever sleeps after
+// it sends late; see prove.
+func (r *run) mayWrite() bool {
+	may := r.maySend()
+	faultpoint.Reach(faultpoint.SendWire, r.tx.Nonce)
+	return may
 }
 
 func (r *run) order() providers.Order {
@@ -104,8 +113,10 @@ func (s *Service) send(ctx context.Context, r *run) providers.Result {
 	if !r.maySend() { // it never was on the wire
 		return providers.Result{Outcome: providers.NotReached, Detail: "the time to send had passed"}
 	}
+	faultpoint.Reach(faultpoint.SendBefore, r.tx.Nonce)
+	defer faultpoint.Reach(faultpoint.SendAfter, r.tx.Nonce)
 	return r.exchange(ctx, "send", func(ctx context.Context) providers.Result {
-		return r.provider.Charge(ctx, *r.charge, r.maySend)
+		return r.provider.Charge(ctx, *r.charge, r.mayWrite)
 	})
 }
 
@@ -157,9 +168,11 @@ func (s *Service) prove(ctx context.Context, r *run, unknown providers.Result) (
 	if !r.maySend() {
 		return unknown, false
 	}
+	faultpoint.Reach(faultpoint.VoidBefore, r.tx.Nonce)
 	result := r.exchange(ctx, "void", func(ctx context.Context) providers.Result {
-		return r.provider.Void(ctx, r.order(), r.maySend)
+		return r.provider.Void(ctx, r.order(), r.mayWrite)
 	})
+	faultpoint.Reach(faultpoint.VoidAfter, r.tx.Nonce)
 	return result, result.Outcome == providers.Voided
 }
 
@@ -217,11 +230,13 @@ func (s *Service) release(ctx context.Context, r *run, result providers.Result, 
 
 // finish saves an ending, and tells the caller only what is saved.
 func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e ending, told Answer, toldErr error) (Answer, error) {
+	faultpoint.Reach(faultpoint.FinishBefore, r.tx.Nonce)
 	var matched bool
 	err := s.save(ctx, func() (err error) {
 		matched, err = s.store.finish(ctx, r.tx, e)
 		return err
 	})
+	faultpoint.Reach(faultpoint.FinishAfter, r.tx.Nonce)
 	told = r.describe(told)
 	switch {
 	case err != nil:
@@ -276,11 +291,13 @@ func (s *Service) leave(ctx context.Context, r *run, result providers.Result) (A
 		l.park = s.shouldPark(r)
 		l.next = s.nextAttempt(r)
 	}
+	faultpoint.Reach(faultpoint.LeaveBefore, r.tx.Nonce)
 	var matched bool
 	err := s.save(ctx, func() (err error) {
 		matched, err = s.store.leave(ctx, r.tx, l)
 		return err
 	})
+	faultpoint.Reach(faultpoint.LeaveAfter, r.tx.Nonce)
 	if err != nil || matched {
 		return r.describe(Answer{}), told
 	}
@@ -322,6 +339,7 @@ func (s *Service) save(ctx context.Context, write func() error) error {
 // observe keeps what a fenced-out holder learnt. Facts are never thrown away; if
 // even that fails, the log has it.
 func (s *Service) observe(ctx context.Context, r *run, result providers.Result) {
+	faultpoint.Reach(faultpoint.ObserveBefore, r.tx.Nonce)
 	err := s.save(ctx, func() error { return s.store.observe(ctx, r.tx, result, r.calls) })
 	if err != nil {
 		s.log.ErrorContext(ctx, "an observation could not be stored", "transaction_id", r.tx.ID, "fence", r.tx.Fence,

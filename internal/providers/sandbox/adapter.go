@@ -22,15 +22,20 @@ type AdapterOptions struct {
 	// Timeout bounds one exchange, and Settle is how long a request may still
 	// travel after it. See providers.Traits.
 	Timeout, Settle time.Duration
+	// Withhold are traits that the sandbox has and the engine is not to rely on: a
+	// rehearsal of a provider that is less helpful.
+	Withhold Withhold
 }
+
+// Withhold names traits of providers.Traits.
+type Withhold struct{ Idempotent, Queryable, CanVoid bool }
 
 // Adapter is the sandbox as the engine sees it, over HTTP like any other
 // provider. It passes descriptions on and never looks at them.
 type Adapter struct {
-	base    string
-	timeout time.Duration
-	settle  time.Duration
-	wire    *providers.Wire
+	base   string
+	traits providers.Traits
+	wire   *providers.Wire
 }
 
 var _ providers.Provider = (*Adapter)(nil)
@@ -47,7 +52,10 @@ func NewAdapter(baseURL string, o AdapterOptions) (*Adapter, error) {
 	case o.Timeout <= 0 || o.Settle < 0:
 		return nil, fmt.Errorf("sandbox: the timeout (%s) must be positive, the settling time (%s) not negative", o.Timeout, o.Settle)
 	}
-	return &Adapter{base: strings.TrimRight(u.String(), "/"), timeout: o.Timeout, settle: o.Settle, wire: providers.NewWire(nil)}, nil
+	return &Adapter{base: strings.TrimRight(u.String(), "/"), wire: providers.NewWire(nil), traits: providers.Traits{
+		Idempotent: !o.Withhold.Idempotent, Queryable: !o.Withhold.Queryable, CanVoid: !o.Withhold.CanVoid,
+		Timeout: o.Timeout, Settle: o.Settle,
+	}}, nil
 }
 
 // Close closes idle connections.
@@ -56,10 +64,8 @@ func (a *Adapter) Close() { a.wire.CloseIdle() }
 // Name is the provider's id.
 func (a *Adapter) Name() string { return Name }
 
-// Traits are the best a provider can have.
-func (a *Adapter) Traits() providers.Traits {
-	return providers.Traits{Idempotent: true, Queryable: true, CanVoid: true, Timeout: a.timeout, Settle: a.settle}
-}
+// Traits are the best a provider can have, less what is withheld.
+func (a *Adapter) Traits() providers.Traits { return a.traits }
 
 // Charge sends one charge.
 func (a *Adapter) Charge(ctx context.Context, c providers.Charge, may providers.MaySend) providers.Result {
@@ -156,7 +162,7 @@ func (a *Adapter) post(ctx context.Context, path string, body any, may providers
 }
 
 func (a *Adapter) send(ctx context.Context, r providers.Request, may providers.MaySend) providers.Exchange {
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	ctx, cancel := context.WithTimeout(ctx, a.traits.Timeout)
 	defer cancel()
 	return a.wire.Send(ctx, r, may)
 }
