@@ -114,10 +114,11 @@ func (s *Service) send(ctx context.Context, r *run) providers.Result {
 		return providers.Result{Outcome: providers.NotReached, Detail: "the time to send had passed"}
 	}
 	faultpoint.Reach(faultpoint.SendBefore, r.tx.Nonce)
-	defer faultpoint.Reach(faultpoint.SendAfter, r.tx.Nonce)
-	return r.exchange(ctx, "send", func(ctx context.Context) providers.Result {
+	result := r.exchange(ctx, "send", func(ctx context.Context) providers.Result {
 		return r.provider.Charge(ctx, *r.charge, r.mayWrite)
 	})
+	faultpoint.Reach(faultpoint.SendAfter, r.tx.Nonce)
+	return result
 }
 
 // settle finds out what became of a transaction that somebody else began: from

@@ -1,0 +1,102 @@
+// Package record holds what a fault campaign writes down about one run: what
+// clients asked and were told, and what the provider booked. The oracles judge
+// by nothing else, and by the database.
+package record
+
+import (
+	"sync"
+	"time"
+)
+
+// Kind is what an operation was.
+type Kind string
+
+// The kinds of operations.
+const (
+	// Pay is POST /v1/payments under a nonce.
+	Pay Kind = "pay"
+	// Look is GET /v1/idempotency-keys/{nonce}.
+	Look Kind = "look"
+	// Age is the campaign's own: it has put a nonce's times back by more than the
+	// retention, so that its life is over if its transaction is terminal.
+	Age Kind = "age"
+)
+
+// Op is one operation on a nonce, from the moment it was begun to the moment its
+// answer was complete.
+type Op struct {
+	Account string // account_id
+	Nonce   string
+	Order   string // merchant_order_id
+	Kind    Kind
+	// Start and End are by the campaign's monotonic clock, from the start of the run.
+	Start, End time.Duration
+	// Failed says that no answer came: connection refused or broken, given up, hung up.
+	Failed bool
+	Status int    // HTTP status
+	Code   string // of an error, such as REQUEST_IN_PROCESS
+	Body   []byte // of a 201 to Pay
+	// Answered says, of a Look, that the newest life has an answer; Payment is that
+	// life's payment, whether it has one or not. Empty: the nonce has no life.
+	Answered bool
+	Payment  string
+	// AnsweredBefore says, of an Age, that the nonce had an answer when it was aged
+	// (and its life is therefore over).
+	AnsweredBefore bool
+}
+
+// Entry is one line of the provider's ledger: money that moved.
+type Entry struct {
+	Reference       string `json:"reference"` // the id of the transaction
+	MerchantOrderID string `json:"merchant_order_id"`
+	AccountID       string `json:"account_id"`
+	Mode            string `json:"mode"`
+	Type            string `json:"type"`
+	Amount          string `json:"amount"`
+	Currency        string `json:"currency"`
+	Status          string `json:"status"`
+	CreatedAt       string `json:"created_at"`
+}
+
+// BrokenOff is a charge whose connection our side closed before its answer was
+// there and before its time-out, although the process lived.
+type BrokenOff struct {
+	Order  string
+	Nonce  string
+	After  time.Duration // since the request arrived at the provider
+	Detail string
+}
+
+// Violation is one broken promise.
+type Violation struct {
+	Oracle string `json:"oracle"`
+	Seed   int64  `json:"seed"`
+	Detail string `json:"detail"`
+}
+
+// Log gathers operations. It is safe for concurrent use.
+type Log struct {
+	mu    sync.Mutex
+	began time.Time
+	ops   []Op
+}
+
+// NewLog begins now.
+func NewLog() *Log { return &Log{began: time.Now()} }
+
+// Now is the time since the log began, by the monotonic clock.
+func (l *Log) Now() time.Duration { return time.Since(l.began) }
+
+// Add notes an operation that has ended.
+func (l *Log) Add(o Op) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ops = append(l.ops, o)
+}
+
+// Ops are the operations so far, in the order in which they ended.
+func (l *Log) Ops() []Op {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]Op(nil), l.ops...)
+}
