@@ -19,6 +19,7 @@ package pgproxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/url"
@@ -86,14 +87,24 @@ type Proxy struct {
 // New starts a proxy in front of the database at databaseURL, until the test ends.
 func New(t testing.TB, databaseURL string) *Proxy {
 	t.Helper()
+	p, err := Start(t.Context(), databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// Start starts a proxy in front of the database at databaseURL, until Close.
+func Start(ctx context.Context, databaseURL string) (*Proxy, error) {
 	cfg, err := pgconn.ParseConfig(databaseURL)
 	if err != nil {
-		t.Fatal("pgproxy: the database URL cannot be read") // not quoted: it may have a password
+		return nil, errors.New("pgproxy: the database URL cannot be read") // not quoted: it may have a password
 	}
 	p := &Proxy{done: make(chan struct{}), links: map[*link]struct{}{}}
 	p.network, p.server = pgconn.NetworkAddress(cfg.Host, cfg.Port)
-	if p.listener, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0"); err != nil {
-		t.Fatalf("pgproxy: %v", err)
+	if p.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0"); err != nil {
+		return nil, fmt.Errorf("pgproxy: %w", err)
 	}
 	u := url.URL{Scheme: "postgres", User: url.User(cfg.User), Host: p.listener.Addr().String(), Path: "/" + cfg.Database, RawQuery: "sslmode=disable"}
 	if cfg.Password != "" {
@@ -101,8 +112,7 @@ func New(t testing.TB, databaseURL string) *Proxy {
 	}
 	p.url = u.String()
 	p.wg.Go(p.accept)
-	t.Cleanup(p.close)
-	return p
+	return p, nil
 }
 
 // URL is the database's URL through the proxy.
@@ -331,7 +341,8 @@ func (p *Proxy) allLinks() []*link {
 	return links
 }
 
-func (p *Proxy) close() {
+// Close cuts all connections and takes no more.
+func (p *Proxy) Close() {
 	_ = p.listener.Close()
 	p.mu.Lock()
 	close(p.done)
