@@ -210,6 +210,9 @@ func promised(client *http.Client, req *http.Request, body []byte) Answer {
 // not a test: many are made by goroutines that outlive what they were made for.
 var broken notes
 
+// BrokenExchanges are the exchanges so far that were not as openapi.yaml says.
+func BrokenExchanges() []string { return broken.all() }
+
 // notes keeps the first few different ones of what may come thousands of times.
 type notes struct {
 	mu   sync.Mutex

@@ -111,7 +111,7 @@ func prepare(dir string) error {
 // build builds the binary as `make build` does, or with the race detector where
 // the tests themselves have it: then every process of theirs is watched as well.
 func build(path string) error {
-	root, err := moduleRoot()
+	root, err := ModuleRoot()
 	if err != nil {
 		return err
 	}
@@ -131,8 +131,8 @@ func build(path string) error {
 	return nil
 }
 
-// moduleRoot is the folder with go.mod, above the one that the tests run in.
-func moduleRoot() (string, error) {
+// ModuleRoot is the folder with go.mod, at or above the one that we run in.
+func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
@@ -143,7 +143,7 @@ func moduleRoot() (string, error) {
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return "", errors.New("there is no go.mod above the tests")
+			return "", errors.New("there is no go.mod here or above")
 		}
 		dir = parent
 	}

@@ -35,11 +35,14 @@ func (l Ledger) Of(ctx context.Context, order string) ([]Entry, error) {
 	return l.read(ctx, url.Values{"merchant_order_id": {order}})
 }
 
+// Entries are all bookings.
+func (l Ledger) Entries(ctx context.Context) ([]Entry, error) { return l.read(ctx, url.Values{}) }
+
 // All are all bookings. A ledger that cannot be read ends the test: without the
 // referee there is no verdict.
 func (l Ledger) All(t testing.TB) []Entry {
 	t.Helper()
-	all, err := l.read(t.Context(), url.Values{})
+	all, err := l.Entries(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func Start(t testing.TB, c Command) *Process {
 	p.cmd = exec.Command(suite.binary, c.Args...) //nolint:noctx // ended below, with the test
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = c.Dir, environment(c.Env), out, log
 	p.began = time.Now()
-	if err := startTied(p.cmd); err != nil {
+	if err := StartTied(p.cmd); err != nil {
 		t.Fatalf("start %v: %v", c.Args, err)
 	}
 	go p.attend()

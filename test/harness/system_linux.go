@@ -26,9 +26,9 @@ var forks = sync.OnceValue(func() chan<- func() {
 	return work
 })
 
-// startTied starts a process that is killed when this one ends, in whatever way:
+// StartTied starts a process that is killed when this one ends, in whatever way:
 // after a panic, or when `go test` gives up, no cleanup of a test runs.
-func startTied(cmd *exec.Cmd) error {
+func StartTied(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	forks() <- func() { started <- cmd.Start() }

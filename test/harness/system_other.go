@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// startTied starts a process in a group of its own. Elsewhere than on Linux it
+// StartTied starts a process in a group of its own. Elsewhere than on Linux it
 // outlives a test binary that is killed.
-func startTied(cmd *exec.Cmd) error {
+func StartTied(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd.Start()
 }

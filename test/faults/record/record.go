@@ -6,6 +6,8 @@ package record
 import (
 	"sync"
 	"time"
+
+	"github.com/oncepay/oncepay/test/harness"
 )
 
 // Kind is what an operation was.
@@ -45,18 +47,9 @@ type Op struct {
 	AnsweredBefore bool
 }
 
-// Entry is one line of the provider's ledger: money that moved.
-type Entry struct {
-	Reference       string `json:"reference"` // the id of the transaction
-	MerchantOrderID string `json:"merchant_order_id"`
-	AccountID       string `json:"account_id"`
-	Mode            string `json:"mode"`
-	Type            string `json:"type"`
-	Amount          string `json:"amount"`
-	Currency        string `json:"currency"`
-	Status          string `json:"status"`
-	CreatedAt       string `json:"created_at"`
-}
+// Entry is one line of the provider's ledger: money that moved. Its Reference is
+// the id of the transaction.
+type Entry = harness.Entry
 
 // BrokenOff is a charge whose connection our side closed before its answer was
 // there and before its time-out, although the process lived.

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/oncepay/oncepay/internal/faultpoint"
+	"github.com/oncepay/oncepay/test/faults/oracle"
+	"github.com/oncepay/oncepay/test/faults/pspproxy"
+	"github.com/oncepay/oncepay/test/faults/report"
+	"github.com/oncepay/oncepay/test/harness"
+)
+
+// campaign is one run of the program.
+type campaign struct {
+	options
+	out, progress io.Writer
+	began         time.Time
+	root          string // of the module
+
+	mu       sync.Mutex // of progress, and of what follows
+	outcomes []outcome
+}
+
+// say tells how it goes.
+func (c *campaign) say(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Fprintf(c.progress, "%7.1fs  %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// run reports whether a promise was broken. An error means that nothing is known.
+func (c *campaign) run(ctx context.Context) (failed bool, err error) {
+	if c.root, err = harness.ModuleRoot(); err != nil {
+		return false, err
+	}
+	dir, err := os.MkdirTemp("", "oncepay-faults-")
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.Chmod(dir, 0o711); err != nil { // PostgreSQL may run as somebody else
+		return false, err
+	}
+	g, err := newGround(ctx, dir)
+	if err != nil {
+		return false, fmt.Errorf("start PostgreSQL: %w", err)
+	}
+	defer func() { err = errors.Join(err, g.close()) }()
+	result := report.Result{
+		Commit: commit(ctx, c.root), Command: "payments-faults " + strings.Join(os.Args[1:], " "), Seed: c.Seed,
+		Kinds: kinds(), Oracles: append(oracle.Names(), ownOracles...),
+	}
+	if c.Mutants {
+		result.Mutants, err = c.hunt(ctx, g)
+	} else {
+		err = c.prove(ctx, g, &result)
+	}
+	result.Took = time.Since(c.began)
+	if err != nil {
+		return false, err
+	}
+	if err := c.tell(result); err != nil {
+		return false, err
+	}
+	return result.Failed() || !c.Mutants && c.tooFew(result), nil
+}
+
+// tooFew says whether less happened than was asked for, and what.
+func (c *campaign) tooFew(r report.Result) bool {
+	if c.AtLeast == 0 {
+		return false
+	}
+	var few []string
+	for _, k := range r.Kinds {
+		if n := r.Faults[k]; n < c.AtLeast {
+			few = append(few, fmt.Sprintf("%s: %d times", k, n))
+		}
+	}
+	for _, p := range r.Points {
+		if p.Once == 0 || p.Twice == 0 {
+			few = append(few, fmt.Sprintf("crash point %s: %d times once, %d times twice", p.Name, p.Once, p.Twice))
+		}
+	}
+	for _, f := range few {
+		c.say("TOO FEW %s", f)
+	}
+	return len(few) > 0
+}
+
+// ownOracles are those that ask the running API, and not its database.
+var ownOracles = []string{"answered", "acknowledged-found", "clean-log", "kept-running", "as-documented"}
+
+// tell writes the result wherever it was asked for.
+func (c *campaign) tell(r report.Result) error {
+	text := c.out
+	if c.JSON {
+		text = c.progress
+	}
+	if c.Mutants {
+		report.MutantsText(text, r.Mutants)
+	} else {
+		report.Text(text, r)
+	}
+	if c.Markdown != "" {
+		if err := toFile(c.Markdown, func(w io.Writer) error { report.Markdown(w, r); return nil }); err != nil {
+			return err
+		}
+	}
+	if c.SVG != "" {
+		if err := toFile(c.SVG, func(w io.Writer) error { return report.SVG(w, r) }); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return report.JSON(c.out, r)
+	}
+	return nil
+}
+
+func toFile(path string, write func(io.Writer) error) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+// prove runs rounds until the duration is over.
+func (c *campaign) prove(ctx context.Context, g *ground, result *report.Result) error {
+	binary, err := c.build(ctx, g.dir)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		wg    sync.WaitGroup
+		next  = c.Seed
+		errs  error
+		begun = time.Now()
+	)
+	for range max(1, c.Parallel) {
+		wg.Go(func() {
+			for {
+				c.mu.Lock()
+				seed, n := next, int(next-c.Seed)
+				over := n > 0 && time.Since(begun) >= c.Duration || c.Rounds > 0 && n >= c.Rounds || ctx.Err() != nil
+				next++
+				c.mu.Unlock()
+				if over {
+					return
+				}
+				if err := c.oneRound(ctx, g, binary, seed); err != nil {
+					c.mu.Lock()
+					errs = errors.Join(errs, err)
+					c.mu.Unlock()
+					cancel()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	c.sum(result)
+	return errs
+}
+
+// oneRound plays one seed. What the stage is like depends on the seed alone.
+func (c *campaign) oneRound(ctx context.Context, g *ground, binary string, seed int64) error {
+	o := set{seed: seed, binary: binary, instances: 2, progress: func(format string, args ...any) {
+		c.say("seed %d: %s", seed, fmt.Sprintf(format, args...))
+	}}
+	o.wild = seed%2 == 1
+	switch seed % 8 {
+	case 3, 6:
+		o.instances = 1
+	case 5, 4:
+		o.withhold = "can_void"
+	case 7:
+		o.withhold = "can_void,idempotent"
+	}
+	out, err := round(ctx, g, o, c.Orders)
+	if err != nil {
+		return err
+	}
+	c.say("seed %d: %d operations, %d nonces, %d charges, %d double, %d lost, %d violations, %.0fs", seed, out.operations,
+		out.figures.Nonces, out.figures.Charges, out.figures.DoubleCharges, out.figures.Lost, len(out.violations), out.took.Seconds())
+	for _, v := range out.violations[:min(len(out.violations), 10)] {
+		c.say("seed %d: VIOLATION %s: %s", seed, v.Oracle, v.Detail)
+	}
+	if err := c.keepLog(seed, out); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.outcomes = append(c.outcomes, out)
+	return nil
+}
+
+// keepLog keeps what happened, if asked to, or if something was wrong.
+func (c *campaign) keepLog(seed int64, out outcome) error {
+	dir := c.Logs
+	if dir == "" && len(out.violations) > 0 {
+		dir = os.TempDir()
+	}
+	if dir == "" {
+		return nil
+	}
+	path := filepath.Join(dir, fmt.Sprintf("oncepay-faults-seed-%d.log", seed))
+	c.say("seed %d: its faults are in %s", seed, path)
+	lines := slices.Clone(out.log)
+	for _, v := range out.violations {
+		lines = append(lines, fmt.Sprintf("VIOLATION %s: %s", v.Oracle, v.Detail))
+	}
+	return errors.Join(os.MkdirAll(dir, 0o750), os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+}
+
+// sum adds the rounds up.
+func (c *campaign) sum(r *report.Result) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	slices.SortFunc(c.outcomes, func(a, b outcome) int { return int(a.seed - b.seed) })
+	r.Faults = map[string]int{}
+	points := map[faultpoint.Point]tally{}
+	var recovered []time.Duration
+	for _, o := range c.outcomes {
+		r.Seeds = append(r.Seeds, o.seed)
+		r.Summed += o.took
+		r.Operations += o.operations
+		r.Nonces += o.figures.Nonces
+		r.Charges += o.figures.Charges
+		r.Acknowledged += o.figures.Acknowledged
+		r.DoubleCharges += o.figures.DoubleCharges
+		r.Lost += o.figures.Lost
+		r.Unresolved += o.figures.Unresolved
+		r.Parked += o.figures.Parked
+		r.Undecided += o.figures.Undecided
+		r.Violations = append(r.Violations, o.violations...)
+		recovered = append(recovered, o.recovered...)
+		for k, n := range o.faults {
+			r.Faults[k] += n
+		}
+		for p, t := range o.points {
+			sum := points[p]
+			points[p] = tally{sum.reached + t.reached, sum.once + t.once, sum.twice + t.twice, sum.frozen + t.frozen}
+		}
+	}
+	r.Recovery = report.Recoveries(recovered)
+	for _, p := range faultpoint.Points {
+		t := points[p]
+		r.Points = append(r.Points, report.Point{Name: string(p), Reached: t.reached, Once: t.once, Twice: t.twice, Frozen: t.frozen})
+	}
+}
+
+// kinds are all faults that there are.
+func kinds() []string {
+	all := map[string]bool{}
+	for _, f := range pspproxy.Faults {
+		for _, k := range []pspproxy.Kind{pspproxy.Charge, pspproxy.Inquiry, pspproxy.Void} {
+			all[faultName(k, f)] = true
+		}
+	}
+	for n := range attemptsTried {
+		all[refusedName(n+1)] = true
+	}
+	for _, statement := range statementsLost {
+		all["database: statement "+statement+" lost"] = true
+		all["database: answer to "+statement+" lost"] = true
+	}
+	for _, name := range []string{
+		"process: killed at a fault point", "process: frozen at a fault point", "process: killed at random",
+		"process: frozen, shorter than the lease", "process: frozen, longer than the lease", "database: all connections cut",
+		"provider: connection refused, for a while", "provider: killed and restarted", "client: hung up", "client: storm",
+		"client: another body", "person: a decision", "time: a nonce aged by " + ageBy,
+	} {
+		all[name] = true
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// build builds the product with its fault points.
+func (c *campaign) build(ctx context.Context, dir string) (string, error) {
+	binary := filepath.Join(dir, "payments-faultpoints")
+	c.say("building the product with its fault points")
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "faultpoints", "-trimpath", "-buildvcs=false", "-o", binary, "./cmd/payments")
+	cmd.Dir, cmd.Env = c.root, append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, text)
+	}
+	return binary, nil
+}
+
+func commit(ctx context.Context, root string) string {
+	cmd := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty")
+	cmd.Dir = root
+	text, err := cmd.Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(text))
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/oncepay/oncepay/test/faults/record"
+	"github.com/oncepay/oncepay/test/harness"
+)
+
+// manner is how a merchant's backend retries.
+type manner struct {
+	storm     int             // requests at once, at first
+	hangUps   []time.Duration // patience of the first attempts; 0 waits
+	atOnce    bool            // retries without the pause that it was told
+	otherBody bool            // every other retry carries another amount
+	moves     bool            // goes to another instance each time
+	lazy      time.Duration   // pause after the first attempt
+	replays   int             // times that it asks again once it has its answer
+}
+
+const (
+	// amount and otherAmount are what orders cost, and what those say whose retries
+	// carry another body.
+	amount      = "45.67"
+	otherAmount = "54.76"
+	// restPause is the pause of a client that was told nothing about when to come back.
+	restPause = 50 * time.Millisecond
+	// ageBy is more than a nonce is kept.
+	ageBy = "25 hours"
+)
+
+var errStarting = errors.New("the instance is starting")
+
+// clients are the merchants' backends: one connection pool for each instance and
+// merchant.
+type clients struct {
+	mu sync.Mutex
+	by map[string]*harness.Client
+}
+
+// client is the merchant's, for an instance; nil while that starts.
+func (s *stage) client(i *instance, merchant int) *harness.Client {
+	u, _ := i.addresses()
+	if u == "" {
+		return nil
+	}
+	s.clients.mu.Lock()
+	defer s.clients.mu.Unlock()
+	if s.clients.by == nil {
+		s.clients.by = map[string]*harness.Client{}
+	}
+	key := fmt.Sprint(i.name, merchant)
+	c := s.clients.by[key]
+	if c == nil {
+		c = harness.NewClient(u, s.merchants[merchant])
+		s.clients.by[key] = c
+	}
+	c.MoveTo(u)
+	return c
+}
+
+// ask is one payment as an order's client asks for it.
+type ask struct {
+	order    *order
+	value    string
+	patience time.Duration // 0 waits
+	via      *instance
+}
+
+// pay sends one request and writes down what came of it.
+func (s *stage) pay(ctx context.Context, a ask) (record.Op, harness.Answer) {
+	o := a.order
+	op := record.Op{
+		Account: s.merchants[o.merchant].AccountID, Nonce: o.nonce, Order: o.id, Kind: record.Pay, Start: s.rec.Now(),
+	}
+	c := s.client(a.via, o.merchant)
+	if c == nil {
+		op.Failed = true
+		return op, harness.Answer{Err: errStarting} // nothing was sent, so nothing is written down
+	}
+	card := harness.CardThatPays
+	if o.declined {
+		card = harness.CardWithoutFunds
+	}
+	if a.patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, a.patience)
+		defer cancel()
+	}
+	answer := c.Pay(ctx, harness.Payment{Nonce: o.nonce, OrderID: o.id, Description: "campaign", Value: a.value, Card: card})
+	op.End = s.rec.Now()
+	switch {
+	case answer.Err != nil:
+		op.Failed = true
+		if a.patience > 0 && ctx.Err() != nil {
+			s.faults.note(o.nonce, "client: hung up")
+		}
+	case answer.Status == http.StatusCreated:
+		op.Status, op.Body = answer.Status, answer.Body
+	default:
+		op.Status, op.Code = answer.Status, answer.Code()
+	}
+	s.rec.Add(op)
+	return op, answer
+}
+
+// via is the instance for the n-th request.
+func (s *stage) via(o *order, n int) *instance {
+	if o.manner.moves {
+		return s.instances[rand.IntN(len(s.instances))] // which one matters to nobody's script
+	}
+	return s.instances[(o.merchant+n)%len(s.instances)]
+}
+
+// payUntilAnswered is what a merchant's backend does: it asks again, in its
+// manner, until it has an answer. It reports whether it got one.
+func (s *stage) payUntilAnswered(ctx context.Context, o *order) bool {
+	if o.manner.storm > 0 {
+		s.storm(ctx, o)
+	}
+	for n := 0; ctx.Err() == nil; n++ {
+		a := ask{order: o, value: amount, via: s.via(o, n/3)}
+		if o.manner.otherBody && n%2 == 1 {
+			a.value = otherAmount
+			s.faults.note("", "client: another body")
+		}
+		if n < len(o.manner.hangUps) {
+			a.patience = o.manner.hangUps[n]
+		}
+		op, answer := s.pay(ctx, a)
+		if op.Status == http.StatusCreated {
+			return true
+		}
+		pause := restPause
+		if told, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil && !o.manner.atOnce {
+			pause = min(time.Duration(told)*time.Second, lease)
+		}
+		if n == 0 && o.manner.lazy > 0 {
+			pause = o.manner.lazy
+		}
+		rest(ctx, pause)
+	}
+	return false
+}
+
+// storm sends the same request many times at once.
+func (s *stage) storm(ctx context.Context, o *order) {
+	s.faults.note("", "client: storm")
+	var wg sync.WaitGroup
+	for n := range o.manner.storm {
+		wg.Go(func() { s.pay(ctx, ask{order: o, value: amount, via: s.instances[n%len(s.instances)]}) })
+	}
+	wg.Wait()
+}
+
+func rest(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// look asks what became of the order's nonce. Without an error, a nonce that has
+// no life yet is not found.
+func (s *stage) look(ctx context.Context, o *order) (newest harness.Life, found bool, err error) {
+	op := record.Op{Account: s.merchants[o.merchant].AccountID, Nonce: o.nonce, Order: o.id, Kind: record.Look, Start: s.rec.Now()}
+	c := s.client(s.via(o, 0), o.merchant)
+	if c == nil {
+		return newest, false, errStarting
+	}
+	lives, err := c.Lives(ctx, o.nonce)
+	if err != nil {
+		return newest, false, err
+	}
+	op.End = s.rec.Now()
+	if len(lives) > 0 {
+		newest = lives[0]
+		op.Answered, op.Payment = newest.KeyState == "answered", newest.PaymentID
+	}
+	s.rec.Add(op)
+	return newest, len(lives) > 0, nil
+}
+
+// age puts the times of the order's nonce back by more than its retention.
+func (s *stage) age(ctx context.Context, o *order) error {
+	op := record.Op{Account: s.merchants[o.merchant].AccountID, Nonce: o.nonce, Order: o.id, Kind: record.Age, Start: s.rec.Now()}
+	rows, _ := s.pool.Query(ctx, `UPDATE idempotency_keys SET created_at = created_at - $3::interval, expires_at = expires_at - $3::interval
+		WHERE account_id = $1::uuid AND key_id = $2 RETURNING response_status IS NOT NULL`, op.Account, o.nonce, ageBy)
+	answered, err := pgx.CollectRows(rows, pgx.RowTo[bool])
+	op.End, op.Failed = s.rec.Now(), err != nil // then it may have happened all the same
+	if err == nil && len(answered) == 0 {
+		return nil // the nonce has no life
+	}
+	op.AnsweredBefore = err != nil || answered[0]
+	s.rec.Add(op)
+	s.faults.note("", "time: a nonce aged by "+ageBy)
+	return err
+}
+
+// resolve decides about an order as somebody does who has looked into the
+// provider's ledger, once nothing can arrive there any more.
+func (s *stage) resolve(ctx context.Context, o *order) {
+	for ctx.Err() == nil {
+		life, found, err := s.look(ctx, o)
+		if err != nil {
+			rest(ctx, restPause)
+			continue
+		}
+		if !found || life.KeyState == "answered" || life.KeyState == "released" || life.KeyState == "expired" {
+			return
+		}
+		booked, err := harness.Ledger{URL: s.bankURL}.Of(ctx, o.id)
+		_, admin := s.via(o, 0).addresses()
+		if err != nil || admin == "" {
+			rest(ctx, restPause)
+			continue
+		}
+		decision := map[string]any{"outcome": "failed", "reason": "the provider's ledger has no such charge"}
+		if len(booked) > 0 {
+			decision = map[string]any{"outcome": "succeeded", "provider_reference": booked[0].Reference, "reason": "the provider's ledger has this charge"}
+		}
+		operator := harness.Operator{URL: admin, Token: s.token}
+		answer := operator.Do(ctx, http.MethodPost, "/admin/v1/transactions/"+life.Transaction.ID+"/resolve", decision)
+		if answer.Err == nil {
+			s.faults.note("", "person: a decision")
+		}
+		if answer.Err == nil && answer.Status < http.StatusMultipleChoices {
+			return
+		}
+		rest(ctx, 500*time.Millisecond)
+	}
+}
+
+// paymentOf reads a payment by its id, as the merchant or somebody else: the
+// answer's status, the code if it is a refusal, and its body.
+func (s *stage) paymentOf(ctx context.Context, merchant int, id string) (harness.Answer, error) {
+	c := s.client(s.instances[0], merchant)
+	if c == nil {
+		return harness.Answer{}, errStarting
+	}
+	a := c.Get(ctx, "/v1/payments/"+id)
+	return a, a.Err
+}

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/oncepay/oncepay/internal/faultpoint"
+	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
+	"github.com/oncepay/oncepay/test/faults/pspproxy"
+)
+
+// A round's orders are drawn from its seed. The first ones see to it that every
+// kill, every fault and every manner of a client comes up in every round; the
+// rest mix them.
+
+// press draws orders.
+type press struct {
+	s      *stage
+	rng    *rand.Rand
+	orders []*order
+	// voids says whether the provider can void a reference. Where it cannot, nobody
+	// may sleep between the last look at the clock and the wire for long: what then
+	// arrives after the proof cannot be undone. docs/concepts/idempotency.md says so.
+	voids bool
+}
+
+func (s *stage) drawOrders(mixed int) []*order {
+	p := &press{s: s, rng: rand.New(rand.NewPCG(uint64(s.seed), 0x0ce)), voids: s.withhold == ""} //nolint:gosec // a seed is any number
+	for _, point := range faultpoint.Points {
+		// Where the way to a point is long, it is not come to while processes die all
+		// the time.
+		if slices.Contains(farPoints, point) != s.wild {
+			p.kill(point, false)
+			p.kill(point, true)
+		}
+	}
+	if !s.wild {
+		p.freezes()
+		p.voidings()
+	}
+	p.providers()
+	p.databases()
+	p.manners()
+	for range mixed {
+		p.mix()
+	}
+	p.rng.Shuffle(len(p.orders), func(i, j int) { p.orders[i], p.orders[j] = p.orders[j], p.orders[i] })
+	return p.orders
+}
+
+// farPoints are reached after many seconds only.
+var farPoints = []faultpoint.Point{
+	faultpoint.ObserveBefore, faultpoint.VoidBefore, faultpoint.VoidAfter, faultpoint.ResolveAfter, faultpoint.PurgeAfter,
+}
+
+func (p *press) order(about string) *order {
+	n := len(p.orders)
+	o := &order{
+		merchant: n % merchantCount, nonce: fmt.Sprintf("n-%d-%04d", p.s.seed, n), id: fmt.Sprintf("o-%d-%04d", p.s.seed, n), about: about,
+		manner: manner{moves: p.rng.IntN(2) == 0, replays: 1 + p.rng.IntN(2), atOnce: p.rng.IntN(3) == 0},
+	}
+	p.orders = append(p.orders, o)
+	return o
+}
+
+func acts(faults ...pspproxy.Fault) []pspproxy.Act {
+	var list []pspproxy.Act
+	for _, f := range faults {
+		list = append(list, pspproxy.Act{Fault: f})
+	}
+	return list
+}
+
+// kill makes an order whose process is killed at a point, and perhaps the next one
+// that comes there, too.
+func (p *press) kill(point faultpoint.Point, twice bool) {
+	o := p.order(fmt.Sprintf("killed at %s", point))
+	p.lead(o, point)
+	nonce := o.nonce
+	if point == faultpoint.PurgeBefore || point == faultpoint.PurgeAfter {
+		nonce = "" // the purge knows none
+	}
+	if nonce == "" {
+		p.s.ctl.at("", point, die())
+	} else {
+		o.steps = append(o.steps, planned{point, die()})
+	}
+	if twice {
+		o.twice = append(o.twice, point)
+	}
+}
+
+// lead brings an order to where it reaches a point.
+func (p *press) lead(o *order, point faultpoint.Point) {
+	switch point {
+	case faultpoint.LeaveBefore, faultpoint.LeaveAfter:
+		o.charges = acts(pspproxy.ErrorAfter)
+	case faultpoint.ResumeBefore, faultpoint.ResumeAfter:
+		o.charges = acts(pspproxy.ErrorBefore)
+		o.manner.atOnce = true
+	case faultpoint.ObserveBefore:
+		// Frozen beyond its lease when it had its answer: it comes back fenced out.
+		o.steps = append(o.steps, planned{faultpoint.FinishBefore, freeze(lease + 2*time.Second)})
+	case faultpoint.EndLifeBefore:
+		o.story = reborn
+	case faultpoint.PurgeBefore, faultpoint.PurgeAfter:
+		o.story = forgotten
+	case faultpoint.RecoverBefore, faultpoint.RecoverAfter, faultpoint.RecoverAsked:
+		o.charges = acts(pspproxy.ErrorBefore)
+		o.story, o.manner.lazy = patient, lease
+	case faultpoint.VoidBefore, faultpoint.VoidAfter:
+		o.charges = acts(pspproxy.TimeoutBefore)
+		o.story, o.manner.lazy = patient, proofAfter+3*time.Second
+	case faultpoint.ResolveAfter:
+		p.needsPerson(o)
+	default: // on everybody's way
+	}
+}
+
+// needsPerson makes an order that nobody but a person can settle.
+func (p *press) needsPerson(o *order) {
+	o.story = person
+	o.charges = acts(p.oneOf(pspproxy.TimeoutBefore, pspproxy.TimeoutAfter))
+	o.inquiries = acts(slices.Repeat([]pspproxy.Fault{pspproxy.ErrorBefore}, 30)...)
+}
+
+func (p *press) oneOf(faults ...pspproxy.Fault) pspproxy.Fault {
+	return faults[p.rng.IntN(len(faults))]
+}
+
+// freezes: shorter and longer than the lease, where it matters most. Each stalls a
+// whole instance.
+func (p *press) freezes() {
+	points := []faultpoint.Point{faultpoint.BeginAfter, faultpoint.SendBefore, faultpoint.SendAfter, faultpoint.FinishBefore, faultpoint.ResumeBefore}
+	if p.voids {
+		points = append(points, faultpoint.SendWire)
+	}
+	for n, d := range []time.Duration{lease / 4, lease / 2, lease + 2*time.Second} {
+		point := points[(p.rng.IntN(len(points))+n)%len(points)]
+		o := p.order(fmt.Sprintf("frozen at %s for %s", point, d))
+		p.lead(o, point)
+		o.steps = append(o.steps, planned{point, freeze(d)})
+	}
+}
+
+// attemptsTried is how many attempts at the provider each fault is tried at.
+const attemptsTried = 3
+
+// providers: every fault at every attempt. What comes before it leaves the outcome
+// open and books nothing, so that the next attempt sends again.
+func (p *press) providers() {
+	for _, f := range pspproxy.Faults {
+		for attempt := range attemptsTried {
+			o := p.order(fmt.Sprintf("%s, attempt %d", f, attempt+1))
+			o.charges = acts(slices.Repeat([]pspproxy.Fault{pspproxy.ErrorBefore}, attempt)...)
+			o.charges = append(o.charges, p.act(f))
+			o.manner.atOnce = attempt > 0
+		}
+		o := p.order(fmt.Sprintf("asked: %s", f))
+		o.charges, o.inquiries = acts(p.oneOf(pspproxy.TimeoutAfter, pspproxy.ErrorAfter)), []pspproxy.Act{p.act(f)}
+	}
+	for attempt := 1; attempt <= attemptsTried; attempt++ {
+		o := p.order(fmt.Sprintf("refused, attempt %d", attempt))
+		o.charges = acts(slices.Repeat([]pspproxy.Fault{pspproxy.ErrorBefore}, attempt-1)...)
+		if attempt > 1 { // and the first is still on its way
+			o.charges[0] = p.act(pspproxy.Late)
+		}
+		o.steps = p.s.refused(attempt)
+		o.manner.atOnce = true
+	}
+}
+
+// voidings: every fault of a void, which comes after the proof.
+func (p *press) voidings() {
+	if !p.voids {
+		return
+	}
+	for _, f := range slices.Repeat(pspproxy.Faults, 2) {
+		o := p.order(fmt.Sprintf("voided: %s", f))
+		o.charges, o.voids = acts(pspproxy.TimeoutBefore), []pspproxy.Act{p.act(f)}
+		o.story, o.manner.lazy = patient, proofAfter+3*time.Second
+	}
+}
+
+// act is a fault with the times that it needs.
+func (p *press) act(f pspproxy.Fault) pspproxy.Act {
+	a := pspproxy.Act{Fault: f, Variant: p.rng.IntN(4)}
+	switch f {
+	case pspproxy.Late: // after the time-out, and within what settling allows
+		a.Delay = providerTimeout + time.Duration(p.rng.Int64N(int64(settling*3/4)))
+	case pspproxy.Slow:
+		a.Delay = providerTimeout/10 + time.Duration(p.rng.Int64N(int64(providerTimeout/2)))
+	default:
+	}
+	return a
+}
+
+// statementsLost are the statements that are lost on their way, or whose answer is.
+var statementsLost = []string{"begin", "finish", "leave", "observe", "take_over"}
+
+// databases: each statement of a payment lost on its way, or its answer.
+func (p *press) databases() {
+	for _, c := range []struct {
+		statement string
+		at        faultpoint.Point
+	}{
+		{"begin", faultpoint.BeginBefore}, {"finish", faultpoint.FinishBefore}, {"leave", faultpoint.LeaveBefore},
+		{"take_over", faultpoint.ResumeBefore}, {"take_over", faultpoint.RecoverBefore}, {"observe", faultpoint.ObserveBefore},
+	} {
+		for _, where := range []pgproxy.Point{pgproxy.Asked, pgproxy.Answered} {
+			o := p.order(fmt.Sprintf("%s lost", c.statement))
+			p.lead(o, c.at)
+			o.steps = append(o.steps, planned{c.at, p.s.cut(c.statement, where)})
+		}
+	}
+}
+
+const stormSize = 50
+
+func (p *press) manners() {
+	for range 2 {
+		p.order("storm").manner.storm = stormSize
+		o := p.order("storm at a slow provider")
+		o.manner.storm, o.charges = stormSize, []pspproxy.Act{p.act(pspproxy.Slow)}
+		o = p.order("another body")
+		o.manner.otherBody, o.charges = true, []pspproxy.Act{p.act(pspproxy.Late)}
+		o = p.order("another body")
+		o.manner.otherBody, o.charges = true, acts(pspproxy.TimeoutAfter)
+		p.order("expired").story = reborn
+		o = p.order("expired while unresolved")
+		o.story, o.charges = agedUnresolved, acts(p.oneOf(pspproxy.TimeoutAfter, pspproxy.ErrorAfter, pspproxy.ResetAfter))
+		p.needsPerson(p.order("a person"))
+		p.order("declined").declined = true
+		a, b := p.order("twin"), p.order("twin")
+		b.nonce, b.id, a.story, b.story = a.nonce, a.id, twin, twin
+	}
+	for range 6 {
+		o := p.order("hangs up")
+		o.charges = []pspproxy.Act{p.act(pspproxy.Slow)}
+		for range 1 + p.rng.IntN(3) {
+			o.manner.hangUps = append(o.manner.hangUps, time.Duration(1+p.rng.IntN(300))*time.Millisecond)
+		}
+	}
+}
+
+// mix draws an order that meets a few things at once.
+func (p *press) mix() {
+	o := p.order("mixed")
+	for range p.rng.IntN(3) {
+		o.charges = append(o.charges, p.act(pspproxy.Faults[p.rng.IntN(len(pspproxy.Faults))]))
+	}
+	for range p.rng.IntN(3) {
+		o.inquiries = append(o.inquiries, p.act(pspproxy.Faults[p.rng.IntN(len(pspproxy.Faults))]))
+	}
+	switch p.rng.IntN(6) {
+	case 0:
+		o.manner.storm = 2 + p.rng.IntN(8)
+	case 1:
+		o.manner.otherBody = true
+	case 2:
+		o.manner.hangUps = []time.Duration{time.Duration(1+p.rng.IntN(1500)) * time.Millisecond}
+	case 3:
+		o.manner.lazy = time.Duration(p.rng.Int64N(int64(lease)))
+	case 4:
+		o.story = reborn
+	}
+	if p.rng.IntN(12) == 0 {
+		o.declined = true
+	}
+}

@@ -1,0 +1,363 @@
+package report
+
+import (
+	"bytes"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+)
+
+// The picture's grid, in its own units; GitHub shows it about that wide. All text
+// is in the two columns between the edges, and each piece knows how much room it
+// has.
+const (
+	svgWidth = 800
+	edge     = 40
+	content  = svgWidth - 2*edge
+	cells    = 4 // of the headline, and of the last lines
+	cell     = content / cells
+
+	faultsWidth = 460 // the left column
+	pointsLeft  = 546 // the right one, to the edge
+	onceLeft    = 662
+	twiceLeft   = 714
+
+	pitch     = 22 // from one row to the next
+	rowSize   = 13.5
+	smallSize = 12.5
+	bigSize   = 44
+	dot       = 5.5
+)
+
+// SVG draws the campaign for the README: what was counted, what was done to the
+// product, and where. It stands alone, follows the reader's light or dark mode, and
+// is the same for the same Result.
+func SVG(w io.Writer, r Result) error {
+	var p picture
+	y := p.headline(r)
+	left, right := p.bars(r, y), p.matrix(r, y)
+	height := p.foot(r, max(left, right)) + edge - 8
+
+	var out bytes.Buffer
+	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-labelledby="campaign-title campaign-desc">`+"\n",
+		svgWidth, height)
+	fmt.Fprintf(&out, `<title id="campaign-title">%s</title>`+"\n", xmlText(strings.Join(headlines(r), " · ")))
+	fmt.Fprintf(&out, `<desc id="campaign-desc">%s</desc>`+"\n", xmlText(describe(r)))
+	out.WriteString(svgStyle)
+	fmt.Fprintf(&out, `<rect class="paper" x="0.5" y="0.5" width="%d" height="%d" rx="10"/>`+"\n", svgWidth-1, height-1)
+	out.Write(p.Bytes())
+	out.WriteString("</svg>\n")
+	_, err := w.Write(out.Bytes())
+	return err
+}
+
+// svgStyle has every colour twice. The paper is drawn, because the page behind it
+// need not be of the mode that the browser is in.
+const svgStyle = `<style>
+text{font-family:-apple-system,BlinkMacSystemFont,"Segoe UI","Noto Sans",Helvetica,Arial,sans-serif;font-size:13.5px;fill:#1f2328;font-variant-numeric:tabular-nums}
+.small{font-size:12.5px}.muted{fill:#626a73}.strong{font-weight:600}.end{text-anchor:end}.good{fill:#0a7d53}.bad{fill:#c4283a}
+.big{font-weight:600;letter-spacing:-.02em}
+.paper{fill:#fff;stroke:#d8dee4}.rule{stroke:#d8dee4}.hollow{fill:none;stroke:#a9b1ba;stroke-width:1.25}
+.process{fill:#c2613f}.provider{fill:#3f73b8}.database{fill:#7f5fb0}.client{fill:#a37a1f}.other{fill:#6b7785}
+@media (prefers-color-scheme:dark){
+text{fill:#e6edf3}.muted{fill:#9aa4af}.good{fill:#3ddc97}.bad{fill:#ff7b72}
+.paper{fill:#0d1117;stroke:#30363d}.rule{stroke:#30363d}.hollow{stroke:#59626c}
+.process{fill:#e0835f}.provider{fill:#6ea3e8}.database{fill:#ab8fe0}.client{fill:#d3a94a}.other{fill:#8b949e}
+}
+</style>
+`
+
+// headlines are the four numbers of the picture, in words.
+func headlines(r Result) []string {
+	return []string{
+		count(r.Nonces, "nonce", "nonces"), count(r.faults(), "fault", "faults"),
+		count(r.DoubleCharges, "double charge", "double charges"), number(r.Lost) + " lost",
+	}
+}
+
+// describe is the picture for those who do not see it.
+func describe(r Result) string {
+	var b strings.Builder
+	b.WriteString(r.verdict())
+	for _, g := range r.groups() {
+		fmt.Fprintf(&b, " Faults, %s: %s.", g.name, number(g.total))
+	}
+	once, twice := 0, 0
+	for _, p := range r.Points {
+		once += min(p.Once, 1)
+		twice += min(p.Twice, 1)
+	}
+	fmt.Fprintf(&b, " Of %s, %d were hit once and %d twice in a row.", count(len(r.Points), "crash point", "crash points"), once, twice)
+	for _, f := range footFacts(r) {
+		fmt.Fprintf(&b, " %s: %s.", strings.ToUpper(f.name[:1])+f.name[1:], strings.Join(strings.Fields(f.value), " "))
+	}
+	return b.String()
+}
+
+// picture gathers elements. Only positions that were worked out go into it.
+type picture struct{ bytes.Buffer }
+
+// text writes one line at a baseline, shortened to the room there is.
+func (p *picture) text(x, y float64, class, s string, size, room float64) {
+	fmt.Fprintf(p, `<text x="%s" y="%s" class="%s">%s</text>`+"\n", coordinate(x), coordinate(y), class, xmlText(fit(s, size, room)))
+}
+
+// headline is the large type: what was tried and what must be zero. It returns where
+// the next part begins.
+func (p *picture) headline(r Result) float64 {
+	size := float64(bigSize)
+	for _, h := range headlines(r) {
+		n, _, _ := strings.Cut(h, " ")
+		size = min(size, (cell-14)/textWidth(n, 1.06)) // bold is wider
+	}
+	const baseline = edge + 36
+	for i, h := range headlines(r) {
+		class := ""
+		switch promised := i >= 2; {
+		case promised && strings.HasPrefix(h, "0 "):
+			class = " good"
+		case promised:
+			class = " bad"
+		}
+		n, what, _ := strings.Cut(h, " ")
+		x := float64(edge + i*cell)
+		fmt.Fprintf(p, `<text x="%s" y="%d" class="big%s" style="font-size:%spx">%s</text>`+"\n",
+			coordinate(x), baseline, class, coordinate(size), xmlText(n))
+		p.text(x, baseline+25, "muted", what, rowSize, cell-10)
+	}
+	y := float64(baseline + 58)
+	for _, l := range pack(summary(r), " · ", rowSize, content) {
+		p.text(edge, y, "muted", l, rowSize, content)
+		y += pitch
+	}
+	if why := r.failures(); len(why) > 0 {
+		for _, l := range pack(append([]string{"FAILED"}, why...), " · ", rowSize*1.08, content) {
+			p.text(edge, y, "strong bad", l, rowSize*1.08, content)
+			y += pitch
+		}
+	}
+	p.rule(y - 2)
+	return y + 34
+}
+
+// summary is what stands below the headline, in pieces that are not broken.
+func summary(r Result) []string {
+	s := []string{
+		count(r.Operations, "operation", "operations"), number(r.Charges) + " charges in the provider's ledger",
+		number(r.Acknowledged) + " acknowledged", number(r.Unresolved) + " unresolved",
+	}
+	if r.Parked > 0 {
+		s = append(s, number(r.Parked)+" parked for a person")
+	}
+	if r.Undecided > 0 {
+		s = append(s, number(r.Undecided)+" undecided")
+	}
+	if len(r.Oracles) > 0 {
+		s = append(s, count(len(r.Oracles), "oracle", "oracles"))
+	}
+	s = append(s, count(len(r.Violations), "violation", "violations"))
+	if len(r.Mutants) > 0 {
+		s = append(s, fmt.Sprintf("%s of %s mutants caught", number(caught(r.Mutants)), number(len(r.Mutants))))
+	}
+	return s
+}
+
+// bars are the faults by kind. A bar's length is the root of its number: the rare
+// ones are seen, and more is still longer.
+func (p *picture) bars(r Result, y float64) float64 {
+	groups := r.groups()
+	most, names, counts := 1, 0.0, 0.0
+	for _, g := range groups {
+		for _, k := range g.kinds {
+			most = max(most, k.count)
+			names = max(names, textWidth(k.name, rowSize))
+			counts = max(counts, textWidth(number(k.count), smallSize))
+		}
+		counts = max(counts, textWidth(number(g.total), smallSize)*1.08)
+	}
+	names = math.Ceil(min(names, 262))
+	begin := edge + names + 14
+	length := edge + faultsWidth - counts - 8 - begin
+
+	p.text(edge, y, "strong", "Faults by kind", rowSize, faultsWidth/2)
+	p.text(edge+faultsWidth, y, "small muted end", "bar: square root of the count", smallSize, faultsWidth/2)
+	y += 32
+	for _, g := range groups {
+		color := colorOf(g.name)
+		fmt.Fprintf(p, `<rect class="%s" x="%d" y="%s" width="9" height="9" rx="2"/>`+"\n", color, edge, coordinate(y-9))
+		p.text(edge+17, y, "small strong", g.name, smallSize*1.08, faultsWidth-100)
+		p.text(edge+faultsWidth, y, "small strong end", number(g.total), smallSize*1.08, 80)
+		y += pitch + 1
+		for _, k := range g.kinds {
+			class := "muted"
+			if k.count > 0 {
+				class = ""
+				fmt.Fprintf(p, `<rect class="%s" x="%s" y="%s" width="%s" height="10" rx="2"/>`+"\n", color,
+					coordinate(begin), coordinate(y-10), coordinate(max(2, length*math.Sqrt(float64(k.count)/float64(most)))))
+			}
+			p.text(edge, y, class, k.name, rowSize, names)
+			p.text(edge+faultsWidth, y, "small muted end", number(k.count), smallSize, counts)
+			y += pitch
+		}
+		y += 12
+	}
+	return y
+}
+
+// matrix is the crash points: a dot is filled if a process was killed there.
+func (p *picture) matrix(r Result, y float64) float64 {
+	const right = svgWidth - edge
+	p.text(pointsLeft, y, "strong", "Killed at", rowSize, onceLeft-pointsLeft-10)
+	p.text(onceLeft-dot, y, "small muted", "once", smallSize, twiceLeft-onceLeft)
+	p.text(twiceLeft-dot, y, "small muted", "twice", smallSize, right-twiceLeft+dot)
+	y += 32
+	for _, c := range r.Points {
+		class := ""
+		if c.Once+c.Twice == 0 {
+			class = "muted"
+		}
+		p.text(pointsLeft, y, class, c.Name, rowSize, onceLeft-pointsLeft-dot-6)
+		p.dot(onceLeft, y, c.Once, twiceLeft-onceLeft-2*dot-6)
+		p.dot(twiceLeft, y, c.Twice, right-twiceLeft-dot-5)
+		y += pitch
+	}
+	if len(r.Points) == 0 {
+		p.text(pointsLeft, y, "muted", "no crash points", rowSize, right-pointsLeft)
+		y += pitch
+	}
+	return y
+}
+
+// dot is one place of the matrix, with its number beside it.
+func (p *picture) dot(x, y float64, n int, room float64) {
+	class := "process"
+	if n == 0 {
+		class = "hollow"
+	}
+	fmt.Fprintf(p, `<circle class="%s" cx="%s" cy="%s" r="%s"/>`+"\n", class, coordinate(x), coordinate(y-4.5), coordinate(dot-0.5))
+	p.text(x+dot+5, y, "small muted", brief(n), smallSize, room)
+}
+
+// foot is what somebody needs to run the campaign again, and how long things took.
+// It returns the picture's lowest line.
+func (p *picture) foot(r Result, y float64) int {
+	y += 8
+	p.rule(y)
+	y += 30
+	lowest := y
+	for i, f := range footFacts(r) {
+		x, at := float64(edge+i*cell), y
+		p.text(x, at, "small muted", f.name, smallSize, cell-10)
+		for part := range strings.SplitSeq(f.value, "\n") {
+			at += pitch - 1
+			p.text(x, at, "", part, rowSize, cell-10)
+		}
+		lowest = max(lowest, at)
+	}
+	return int(math.Ceil(lowest))
+}
+
+// footFacts are the cells of the last lines; a value may have more than one.
+func footFacts(r Result) []fact {
+	recovery := "none measured"
+	if c := r.Recovery; c.Count > 0 {
+		recovery = fmt.Sprintf("p50 %s\np99 %s\nmax %s", human(c.P50), human(c.P99), human(c.Max))
+	}
+	all := []fact{
+		{"seeds", r.seeds()}, {"commit", r.commit()}, {"from fault to end", recovery},
+		{"took", human(r.Took) + "\n" + human(r.Summed) + " summed"},
+	}
+	all[0].value = strings.Join(pack(strings.Split(all[0].value, ", "), ", ", rowSize, cell-10), "\n")
+	return all
+}
+
+func (p *picture) rule(y float64) {
+	fmt.Fprintf(p, `<line class="rule" x1="%d" y1="%s" x2="%d" y2="%s"/>`+"\n", edge, coordinate(y), svgWidth-edge, coordinate(y))
+}
+
+// colorOf is a group's class. What the campaign may add later is grey.
+func colorOf(name string) string {
+	for _, known := range groupOrder {
+		if name == known {
+			return known
+		}
+	}
+	return "other"
+}
+
+// brief is a number for little room.
+func brief(n int) string {
+	switch {
+	case n < 10_000:
+		return number(n)
+	case n < 1_000_000:
+		return number(n/1000) + "k"
+	default:
+		return number(n/1_000_000) + "M"
+	}
+}
+
+// pack puts pieces on as few lines as the room allows.
+func pack(pieces []string, between string, size, room float64) []string {
+	var lines []string
+	for _, piece := range pieces {
+		if n := len(lines); n > 0 && textWidth(lines[n-1]+between+piece, size) <= room {
+			lines[n-1] += between + piece
+			continue
+		}
+		lines = append(lines, piece)
+	}
+	return lines
+}
+
+// fit shortens a text to the room there is.
+func fit(s string, size, room float64) string {
+	s = plain(s)
+	if textWidth(s, size) <= room {
+		return s
+	}
+	letters := []rune(s)
+	for len(letters) > 0 && textWidth(string(letters)+"…", size) > room {
+		letters = letters[:len(letters)-1]
+	}
+	return strings.TrimRight(string(letters), " ") + "…"
+}
+
+// textWidth is how wide a text is at most. The reader's font is not known; these
+// are the widths of DejaVu Sans, rounded up, and no usual font is wider.
+func textWidth(s string, size float64) float64 {
+	em := 0.0
+	for _, c := range s {
+		switch {
+		case strings.ContainsRune("ijlI", c):
+			em += 0.3
+		case strings.ContainsRune(" .,:;'|!·", c):
+			em += 0.34
+		case strings.ContainsRune("ftr()[]/-J\"", c):
+			em += 0.41
+		case strings.ContainsRune("mMwWOQ@%&#+=<>~…", c):
+			em += 1
+		case c >= 'A' && c <= 'Z':
+			em += 0.74
+		case c < 0x250 || c == '–':
+			em += 0.64
+		default:
+			em++
+		}
+	}
+	return em * size
+}
+
+// coordinate writes a number with one decimal at most.
+func coordinate(f float64) string {
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", f), ".0")
+}
+
+// xmlText is a text as XML has it.
+func xmlText(s string) string {
+	var b strings.Builder
+	_ = xml.EscapeText(&b, []byte(plain(s))) // a Builder takes everything
+	return b.String()
+}

@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/oncepay/oncepay/internal/faultpoint"
+	"github.com/oncepay/oncepay/test/faults/oracle"
+	"github.com/oncepay/oncepay/test/faults/record"
+	"github.com/oncepay/oncepay/test/harness"
+)
+
+// outcome is what one round came to.
+type outcome struct {
+	seed       int64
+	took       time.Duration
+	operations int
+	figures    oracle.Figures
+	faults     map[string]int
+	points     map[faultpoint.Point]tally
+	recovered  []time.Duration
+	violations []record.Violation
+	log        []string
+}
+
+const (
+	// inFlight bounds the orders of a stage that are under way at once.
+	inFlight = 150
+	// between is the mean pause between the starts of two orders.
+	between = 50 * time.Millisecond
+	// loadLimit bounds the time that faults go on.
+	loadLimit = 45 * time.Second
+)
+
+// round is one run on a stage of its own: faults, healing, judgement.
+func round(ctx context.Context, g *ground, o set, mixed int) (_ outcome, err error) {
+	began := time.Now()
+	s, err := newStage(ctx, g, o)
+	if err != nil {
+		return outcome{}, fmt.Errorf("seed %d: %w", o.seed, err)
+	}
+	defer func() {
+		if closeErr := s.close(context.WithoutCancel(ctx)); err == nil {
+			err = closeErr
+		}
+	}()
+	orders := s.drawOrders(mixed)
+	s.progress("%d orders, %d instances, provider without %q", len(orders), len(s.instances), s.withhold)
+	unanswered := s.run(ctx, orders)
+	s.progress("healed; judging")
+	out, err := s.judgement(ctx, unanswered)
+	out.seed, out.took = o.seed, time.Since(began)
+	return out, err
+}
+
+// run plays all orders under faults, heals, and waits until nothing is unresolved
+// or the time for that is over. It returns the orders that never got an answer.
+func (s *stage) run(ctx context.Context, orders []*order) []*order {
+	playing, stop := context.WithCancel(ctx)
+	defer stop()
+	mayhem, calm := context.WithTimeout(ctx, loadLimit)
+	defer calm()
+	var (
+		chaos, plays sync.WaitGroup
+		mu           sync.Mutex
+		unanswered   []*order
+		slots        = make(chan struct{}, inFlight)
+	)
+	chaos.Go(func() { s.chaos(mayhem) })
+	for _, o := range orders {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+		}
+		plays.Go(func() {
+			defer func() { <-slots }()
+			if !s.play(playing, o) {
+				mu.Lock()
+				defer mu.Unlock()
+				unanswered = append(unanswered, o)
+			}
+		})
+		rest(mayhem, between)
+	}
+	played := make(chan struct{})
+	go func() { plays.Wait(); close(played) }()
+	select {
+	case <-played:
+	case <-mayhem.Done():
+	}
+	calm()
+	chaos.Wait()
+	s.heal()
+	s.awaitSettled(ctx)
+	// Whoever still asks has an answer by now, or never gets one.
+	select {
+	case <-played:
+	case <-time.After(healLimit):
+	case <-ctx.Done():
+	}
+	stop()
+	<-played
+	return unanswered
+}
+
+// heal ends all faults.
+func (s *stage) heal() {
+	s.ctl.heal()
+	s.scripts.heal()
+	for _, i := range s.instances {
+		i.db.Up()
+		s.open(i)
+	}
+}
+
+const sqlUnresolved = `SELECT count(*) FROM transactions WHERE lease_until IS NOT NULL AND parked_at IS NULL`
+
+// awaitSettled waits until nothing is unresolved, or the limit is over.
+func (s *stage) awaitSettled(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, healLimit)
+	defer cancel()
+	for ctx.Err() == nil {
+		var n int
+		if err := s.pool.QueryRow(ctx, sqlUnresolved).Scan(&n); err == nil && n == 0 {
+			return
+		}
+		rest(ctx, 100*time.Millisecond)
+	}
+}
+
+// judgement asks everybody what they know, and lets the oracles judge.
+func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, error) {
+	out := outcome{points: s.ctl.tallies(), log: s.faults.log()}
+	seen, err := s.questions(ctx)
+	if err != nil {
+		return out, err
+	}
+	ledger, err := s.ledger(ctx)
+	if err != nil {
+		return out, err
+	}
+	var unresolved int
+	if err := s.pool.QueryRow(ctx, sqlUnresolved).Scan(&unresolved); err != nil {
+		return out, err
+	}
+	conn, err := pgx.Connect(ctx, s.pool.Config().ConnString())
+	if err != nil {
+		return out, err
+	}
+	defer conn.Close(ctx)
+	run := oracle.Run{Seed: s.seed, Ops: s.rec.Ops(), Ledger: ledger, Settled: unresolved == 0}
+	out.faults, run.Broken = s.faults.sums()
+	out.operations = len(run.Ops)
+	if out.violations, out.figures, err = oracle.Judge(ctx, conn, run); err != nil {
+		return out, err
+	}
+	out.violations = append(out.violations, seen...)
+	for _, o := range unanswered {
+		out.violations = append(out.violations, s.violation("answered", "%s (%s) never got an answer", o.nonce, o.about))
+	}
+	out.violations = append(out.violations, s.readLogs()...)
+	out.recovered, err = s.recoveries(ctx)
+	return out, err
+}
+
+func (s *stage) violation(name, format string, args ...any) record.Violation {
+	return record.Violation{Oracle: name, Seed: s.seed, Detail: fmt.Sprintf(format, args...)}
+}
+
+// questions asks the API for every payment that was acknowledged: by its merchant,
+// who must find it, and by another, who must not.
+func (s *stage) questions(ctx context.Context) ([]record.Violation, error) {
+	var wrong []record.Violation
+	asked := map[string]bool{}
+	byAccount := map[string]int{}
+	for n, keys := range s.merchants {
+		byAccount[keys.AccountID] = n
+	}
+	for _, op := range s.rec.Ops() {
+		id := paymentID(op.Body)
+		if id == "" || asked[id] {
+			continue
+		}
+		asked[id] = true
+		merchant := byAccount[op.Account]
+		own, err := s.paymentOf(ctx, merchant, id)
+		if err != nil {
+			return nil, err
+		}
+		if own.Status != http.StatusOK || valueIn(own.Body) != valueIn(op.Body) {
+			wrong = append(wrong, s.violation("acknowledged-found", "payment %s of %s is answered %d %s, or with another amount", id, op.Nonce, own.Status, own.Code()))
+		}
+		others, err := s.paymentOf(ctx, (merchant+1)%len(s.merchants), id)
+		if err != nil {
+			return nil, err
+		}
+		if others.Code() != "PAYMENT_NOT_FOUND" {
+			wrong = append(wrong, s.violation("isolation", "payment %s is answered %d to another merchant", id, others.Status))
+		}
+		if v := s.askNonce(ctx, merchant, op.Nonce, id); v != nil {
+			wrong = append(wrong, *v)
+		}
+	}
+	return wrong, nil
+}
+
+// askNonce looks a nonce up as its merchant, who must find the payment among its
+// lives.
+func (s *stage) askNonce(ctx context.Context, merchant int, nonce, payment string) *record.Violation {
+	c := s.client(s.instances[len(s.instances)-1], merchant)
+	if c == nil {
+		v := s.violation("acknowledged-found", "nobody is there to ask about %s", nonce)
+		return &v
+	}
+	lives, err := c.Lives(ctx, nonce)
+	for _, l := range lives {
+		if l.PaymentID == payment {
+			return nil
+		}
+	}
+	v := s.violation("acknowledged-found", "the nonce %s does not know payment %s (%v)", nonce, payment, err)
+	return &v
+}
+
+// ledger reads the provider's whole ledger.
+func (s *stage) ledger(ctx context.Context) ([]record.Entry, error) {
+	return harness.Ledger{URL: s.bankURL}.Entries(ctx)
+}
+
+// disasters are what no process may have to log.
+var disasters = []string{"DATA RACE", "panic:", "fatal error:", `"msg":"panic"`, `"msg":"panic in recovery"`, `"msg":"unexpected"`, harness.CardThatPays, harness.CardWithoutFunds}
+
+func (s *stage) readLogs() []record.Violation {
+	var wrong []record.Violation
+	for _, i := range s.instances {
+		if err := i.problem(); err != nil {
+			wrong = append(wrong, s.violation("kept-running", "%v", err))
+		}
+		logs := i.logs()
+		for n, words := range disasters {
+			if strings.Contains(logs, words) {
+				wrong = append(wrong, s.violation("clean-log", "the log of %s holds disaster %d", i.name, n))
+			}
+		}
+	}
+	for _, text := range harness.BrokenExchanges() {
+		wrong = append(wrong, s.violation("as-documented", "%s", text))
+	}
+	return wrong
+}
+
+// recoveries are the times from the last fault that hit a nonce to the end of its
+// transaction.
+func (s *stage) recoveries(ctx context.Context) ([]time.Duration, error) {
+	rows, err := s.pool.Query(ctx, `SELECT nonce, max(updated_at) FROM transactions WHERE lease_until IS NULL GROUP BY nonce`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	last := s.faults.lastHits()
+	var list []time.Duration
+	for rows.Next() {
+		var nonce string
+		var at time.Time
+		if err := rows.Scan(&nonce, &at); err != nil {
+			return nil, err
+		}
+		if hit, ok := last[nonce]; ok && at.After(hit) {
+			list = append(list, at.Sub(hit))
+		}
+	}
+	return list, rows.Err()
+}
+
+// paymentID and valueIn read what a 201 acknowledged; "" if it is none.
+func paymentID(body []byte) string { return acknowledged(body).ID }
+
+func valueIn(body []byte) string { return acknowledged(body).Amount.Value.String() }
+
+func acknowledged(body []byte) (p struct {
+	ID     string `json:"id"`
+	Amount struct {
+		Value json.Number `json:"value"`
+	} `json:"amount"`
+}) {
+	if len(body) > 0 {
+		_ = json.Unmarshal(body, &p) // the oracles complain about a body that cannot be read
+	}
+	return p
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/oncepay/oncepay/internal/faultpoint"
+	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
+	"github.com/oncepay/oncepay/test/faults/pspproxy"
+	"github.com/oncepay/oncepay/test/faults/record"
+)
+
+// order is one thing that a merchant wants paid, once, under one nonce, and what
+// befalls it meanwhile.
+type order struct {
+	merchant int
+	nonce    string
+	id       string // merchant_order_id
+	about    string // for the log
+	manner   manner
+	story    story
+	declined bool // its card has no funds
+
+	// What the provider's network does to the n-th request of each kind.
+	charges, inquiries, voids []pspproxy.Act
+	// steps at fault points, and points whose kill is followed by another.
+	steps []planned
+	twice []faultpoint.Point
+}
+
+type planned struct {
+	at   faultpoint.Point
+	step step
+}
+
+// story is what happens to an order beyond being paid.
+type story string
+
+const (
+	once           story = ""                                        // paid, and asked about
+	reborn         story = "paid, expired, and paid again"           // two lives, two charges
+	forgotten      story = "paid, expired, purged, and paid again"   // as well
+	agedUnresolved story = "expired while unresolved"                // still one life
+	person         story = "resolved by a person"                    // who knows the provider's ledger
+	patient        story = "left alone after the first attempt"      // recovery settles it
+	twin           story = "another merchant uses the nonce as well" // and never notices
+)
+
+// scripts are the orders that have something ahead of them at the provider.
+type scripts struct {
+	mu          sync.Mutex
+	byOrder     map[string]*order // by account and order
+	byReference map[string]*order
+	calm        bool
+}
+
+func newScripts() *scripts {
+	return &scripts{byOrder: map[string]*order{}, byReference: map[string]*order{}}
+}
+
+func (s *scripts) add(account string, o *order) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byOrder[account+"/"+o.id] = o
+}
+
+// heal ends the provider's bad days.
+func (s *scripts) heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calm = true
+}
+
+// next takes the next act for a request of that order.
+func (s *scripts) next(r pspproxy.Request) (*order, pspproxy.Act) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.byReference[r.Reference]
+	if o == nil && r.Order != "" {
+		o = s.byOrder[r.Account+"/"+r.Order]
+		s.byReference[r.Reference] = o
+	}
+	if o == nil || s.calm {
+		return o, pspproxy.Act{}
+	}
+	acts := &o.charges
+	switch r.Kind {
+	case pspproxy.Inquiry:
+		acts = &o.inquiries
+	case pspproxy.Void:
+		acts = &o.voids
+	case pspproxy.Charge, pspproxy.Other:
+	}
+	if len(*acts) == 0 {
+		return o, pspproxy.Act{}
+	}
+	act := (*acts)[0]
+	*acts = (*acts)[1:]
+	return o, act
+}
+
+// knows says whether the order behind a reference is known.
+func (s *scripts) knows(reference string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byReference[reference] != nil
+}
+
+// introduce tells which order a reference is of, where no charge with it has come
+// by yet.
+func (s *stage) introduce(reference string) {
+	ctx, cancel := context.WithTimeout(context.Background(), providerTimeout)
+	defer cancel()
+	var account, id string
+	err := s.pool.QueryRow(ctx, `SELECT p.account_id::text, p.merchant_order_id FROM transactions t
+		JOIN payments p ON p.account_id = t.account_id AND p.id = t.payment_id WHERE t.id = $1::uuid`, reference).Scan(&account, &id)
+	if err != nil {
+		return // then nothing befalls this request
+	}
+	s.scripts.mu.Lock()
+	defer s.scripts.mu.Unlock()
+	s.scripts.byReference[reference] = s.scripts.byOrder[account+"/"+id]
+}
+
+// faultName is what a provider's fault is called in the report.
+func faultName(k pspproxy.Kind, f pspproxy.Fault) string {
+	if k == pspproxy.Charge {
+		return "provider: " + string(f)
+	}
+	return fmt.Sprintf("provider, %s: %s", k, f)
+}
+
+// judge is what the provider's proxies ask.
+func (s *stage) judge(r pspproxy.Request) pspproxy.Act {
+	if r.Kind == pspproxy.Inquiry && !s.scripts.knows(r.Reference) {
+		s.introduce(r.Reference)
+	}
+	o, act := s.scripts.next(r)
+	if act.Fault == pspproxy.ReusedClosed && !r.Reused {
+		act.Fault = pspproxy.CloseAfter
+	}
+	if act.Fault != pspproxy.None {
+		s.faults.note(o.nonce, faultName(r.Kind, act.Fault))
+	}
+	return act
+}
+
+// brokenOffBelow is well under the provider's time-out: our side must not close a
+// charge's connection so soon.
+const brokenOffBelow = providerTimeout / 2
+
+// brokenOff is told of each charge whose connection our side closed.
+func (s *stage) brokenOff(r pspproxy.Request, after time.Duration) {
+	i := s.instance(r.Proxy)
+	if after > brokenOffBelow || i == nil || i.disturbed(2*lease) {
+		return
+	}
+	s.faults.breakOff(record.BrokenOff{Order: r.Order, After: after, Detail: "by " + r.Proxy})
+}
+
+// prepare tells everybody what is to befall an order.
+func (s *stage) prepare(o *order) {
+	s.scripts.add(s.merchants[o.merchant].AccountID, o)
+	for _, p := range o.steps {
+		s.ctl.at(o.nonce, p.at, p.step)
+	}
+	for _, p := range o.twice {
+		s.ctl.killTwice(p)
+	}
+}
+
+// Steps.
+
+func die() step { return step{die: true} }
+
+func freeze(d time.Duration) step { return step{stop: d} }
+
+// cut loses the question of the statement that comes next, or the answer to it.
+func (s *stage) cut(statement string, at pgproxy.Point) step {
+	what := "answer to"
+	if at == pgproxy.Asked {
+		what = "statement"
+	}
+	return step{name: fmt.Sprintf("database: %s %s lost", what, statement), do: func(q faultpoint.Question) {
+		if i := s.instance(q.Instance); i != nil {
+			i.db.Cut("transactions."+statement, at)
+		}
+	}}
+}
+
+func refusedName(attempt int) string {
+	return fmt.Sprintf("provider: connection refused, attempt %d", attempt)
+}
+
+// refused closes the provider's door just before the attempt of that number, so
+// that its connection is refused, and opens it when the attempt is over.
+func (s *stage) refused(attempt int) []planned {
+	shut := step{name: refusedName(attempt), do: func(q faultpoint.Question) {
+		if i := s.instance(q.Instance); i != nil {
+			i.psp.Refuse()
+			time.AfterFunc(providerTimeout, func() { s.open(i) }) // whoever closed it may die
+		}
+	}}
+	open := step{do: func(q faultpoint.Question) {
+		if i := s.instance(q.Instance); i != nil {
+			s.open(i)
+		}
+	}}
+	return slices.Concat(
+		slices.Repeat([]planned{{faultpoint.SendBefore, step{}}}, attempt-1), []planned{{faultpoint.SendBefore, shut}},
+		slices.Repeat([]planned{{faultpoint.SendAfter, step{}}}, attempt-1), []planned{{faultpoint.SendAfter, open}})
+}
+
+func (s *stage) open(i *instance) {
+	if err := i.psp.Accept(context.Background()); err != nil {
+		s.progress("the provider's door does not open: %v", err)
+	}
+}
