@@ -30,7 +30,7 @@ type options struct {
 	JSON     bool          `name:"json" help:"The result as JSON, in the last line of the output; all else goes to the error output."`
 	Mutants  bool          `help:"Hunt the mutants instead: each deliberate defect must be caught."`
 	Only     string        `help:"With --mutants: only the one of this name."`
-	All      bool          `help:"Fails if any crash point or kind of fault was not hit, too."`
+	AtLeast  int           `help:"Fail also if a kind of fault came up less often than this, or a crash point killed nobody, or nobody twice in a row."`
 	SVG      string        `help:"Write the picture to this file."`
 	Markdown string        `help:"Write the tables of docs/reference/reliability.md to this file."`
 	Logs     string        `help:"Keep the log of every round's faults in this folder."`
