@@ -62,7 +62,7 @@ func (c *campaign) run(ctx context.Context) (failed bool, err error) {
 		Kinds: kinds(), Oracles: append(oracle.Names(), ownOracles...),
 	}
 	if c.Mutants {
-		result.Mutants, err = c.hunt(ctx, g)
+		err = c.hunt(ctx, g, &result)
 	} else {
 		err = c.prove(ctx, g, &result)
 	}

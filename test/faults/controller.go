@@ -32,6 +32,7 @@ type trap struct {
 	reached chan struct{} // closed when somebody stands in it
 	verdict chan string
 	once    sync.Once
+	who     string // the instance that stands in it; read after reached
 }
 
 func newTrap() *trap { return &trap{reached: make(chan struct{}), verdict: make(chan string, 1)} }
@@ -44,6 +45,12 @@ func (t *trap) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// by is the instance of whoever stands in the trap.
+func (t *trap) by() string {
+	<-t.reached
+	return t.who
 }
 
 // release lets whoever stands in the trap, or comes to it later, go on.
@@ -64,7 +71,7 @@ type controller struct {
 	socket   string
 	listener net.Listener
 	told     func(nonce, fault string) // of every fault that happens
-	died     func(instance string)
+	died     func(instance string)     // or stood still
 
 	mu     sync.Mutex
 	plans  map[place][]step
@@ -182,11 +189,13 @@ func (c *controller) serve(conn net.Conn) {
 		c.died(q.Instance)
 		c.wg.Go(func() { c.thaw(q.PID, s.stop) })
 	case s.hold != nil:
+		s.hold.who = q.Instance
 		close(s.hold.reached)
 		select {
 		case verdict = <-s.hold.verdict:
 		case <-c.ending:
 		}
+		c.died(q.Instance) // its send may have run out of time meanwhile
 	}
 	fmt.Fprintln(conn, verdict)
 }
