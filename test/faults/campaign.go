@@ -163,7 +163,9 @@ func (c *campaign) prove(ctx context.Context, g *ground, result *report.Result) 
 				}
 				if err := c.oneRound(ctx, g, binary, seed); err != nil {
 					c.mu.Lock()
-					errs = errors.Join(errs, err)
+					if ctx.Err() == nil { // else it only shows that another round failed
+						errs = errors.Join(errs, err)
+					}
 					c.mu.Unlock()
 					cancel()
 				}
@@ -278,7 +280,7 @@ func kinds() []string {
 		all["database: answer to "+statement+" lost"] = true
 	}
 	for _, name := range []string{
-		"process: killed at a fault point", "process: frozen at a fault point", "process: killed at random",
+		"process: killed at a fault point", "process: frozen at a fault point", "process: killed at random", "process: a request stands still",
 		"process: frozen, shorter than the lease", "process: frozen, longer than the lease", "database: all connections cut",
 		"provider: connection refused, for a while", "provider: killed and restarted", "client: hung up", "client: storm",
 		"client: another body", "person: a decision", "time: a nonce aged by " + ageBy,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"sync"
@@ -34,6 +33,8 @@ const (
 	otherAmount = "54.76"
 	// restPause is the pause of a client that was told nothing about when to come back.
 	restPause = 50 * time.Millisecond
+	// impatientFor is how many times a client comes back at once.
+	impatientFor = 10
 	// ageBy is more than a nonce is kept.
 	ageBy = "25 hours"
 )
@@ -115,8 +116,8 @@ func (s *stage) pay(ctx context.Context, a ask) (record.Op, harness.Answer) {
 
 // via is the instance for the n-th request.
 func (s *stage) via(o *order, n int) *instance {
-	if o.manner.moves {
-		return s.instances[rand.IntN(len(s.instances))] // which one matters to nobody's script
+	if !o.manner.moves { // stays where it is for a while
+		n /= 3
 	}
 	return s.instances[(o.merchant+n)%len(s.instances)]
 }
@@ -128,7 +129,7 @@ func (s *stage) payUntilAnswered(ctx context.Context, o *order) bool {
 		s.storm(ctx, o)
 	}
 	for n := 0; ctx.Err() == nil; n++ {
-		a := ask{order: o, value: amount, via: s.via(o, n/3)}
+		a := ask{order: o, value: amount, via: s.via(o, n)}
 		if o.manner.otherBody && n%2 == 1 {
 			a.value = otherAmount
 			s.faults.note("", "client: another body")
@@ -143,6 +144,9 @@ func (s *stage) payUntilAnswered(ctx context.Context, o *order) bool {
 		pause := restPause
 		if told, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil && !o.manner.atOnce {
 			pause = min(time.Duration(told)*time.Second, lease)
+		}
+		if n > impatientFor {
+			pause = max(pause, 8*restPause)
 		}
 		if n == 0 && o.manner.lazy > 0 {
 			pause = o.manner.lazy
@@ -240,13 +244,48 @@ func (s *stage) resolve(ctx context.Context, o *order) {
 	}
 }
 
-// paymentOf reads a payment by its id, as the merchant or somebody else: the
-// answer's status, the code if it is a refusal, and its body.
-func (s *stage) paymentOf(ctx context.Context, merchant int, id string) (harness.Answer, error) {
-	c := s.client(s.instances[0], merchant)
-	if c == nil {
-		return harness.Answer{}, errStarting
+// patience is how long somebody asks again who meets a process that is starting, or
+// a connection that broke when faults were still going on.
+const patience = 15 * time.Second
+
+// patiently asks until it gets an answer of whatever kind but "try again".
+func patiently(ctx context.Context, ask func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := ask(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		rest(ctx, restPause)
 	}
-	a := c.Get(ctx, "/v1/payments/"+id)
-	return a, a.Err
+}
+
+// paymentOf reads a payment by its id, as the merchant or somebody else.
+func (s *stage) paymentOf(ctx context.Context, merchant int, id string) (a harness.Answer, err error) {
+	err = patiently(ctx, func(ctx context.Context) error {
+		c := s.client(s.instances[0], merchant)
+		if c == nil {
+			return errStarting
+		}
+		a = c.Get(ctx, "/v1/payments/"+id)
+		if a.Err == nil && a.Status >= http.StatusInternalServerError {
+			return fmt.Errorf("read payment %s: %s", id, a)
+		}
+		return a.Err
+	})
+	return a, err
+}
+
+// livesOf looks a nonce up.
+func (s *stage) livesOf(ctx context.Context, merchant int, nonce string) (lives []harness.Life, err error) {
+	err = patiently(ctx, func(ctx context.Context) (err error) {
+		c := s.client(s.instances[len(s.instances)-1], merchant)
+		if c == nil {
+			return errStarting
+		}
+		lives, err = c.Lives(ctx, nonce)
+		return err
+	})
+	return lives, err
 }

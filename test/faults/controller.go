@@ -22,6 +22,7 @@ import (
 type step struct {
 	die  bool
 	stop time.Duration // frozen for so long
+	slow time.Duration // this goroutine alone stands still for so long
 	hold *trap         // held until the trap lets go
 	do   func(q faultpoint.Question)
 	name string // of the fault, for the report; killing and freezing have theirs
@@ -188,6 +189,12 @@ func (c *controller) serve(conn net.Conn) {
 		c.told(q.Nonce, "process: frozen at a fault point")
 		c.died(q.Instance)
 		c.wg.Go(func() { c.thaw(q.PID, s.stop) })
+	case s.slow > 0:
+		c.told(q.Nonce, "process: a request stands still")
+		select {
+		case <-time.After(s.slow):
+		case <-c.ending:
+		}
 	case s.hold != nil:
 		s.hold.who = q.Instance
 		close(s.hold.reached)

@@ -35,6 +35,9 @@ func (s *stage) drawOrders(mixed int) []*order {
 			p.kill(point, false)
 			p.kill(point, true)
 		}
+		if point == faultpoint.ObserveBefore && !s.wild {
+			p.kill(point, true)
+		}
 	}
 	if !s.wild {
 		p.freezes()
@@ -101,8 +104,9 @@ func (p *press) lead(o *order, point faultpoint.Point) {
 		o.charges = acts(pspproxy.ErrorBefore)
 		o.manner.atOnce = true
 	case faultpoint.ObserveBefore:
-		// Frozen beyond its lease when it had its answer: it comes back fenced out.
-		o.steps = append(o.steps, planned{faultpoint.FinishBefore, freeze(lease + 2*time.Second)})
+		// It stands still beyond its lease when it has its outcome, and comes back
+		// fenced out.
+		o.steps = append(o.steps, planned{faultpoint.FinishBefore, step{slow: lease + 3*time.Second}})
 	case faultpoint.EndLifeBefore:
 		o.story = reborn
 	case faultpoint.PurgeBefore, faultpoint.PurgeAfter:
@@ -161,7 +165,8 @@ func (p *press) providers() {
 		o := p.order(fmt.Sprintf("asked: %s", f))
 		o.charges, o.inquiries = acts(p.oneOf(pspproxy.TimeoutAfter, pspproxy.ErrorAfter)), []pspproxy.Act{p.act(f)}
 	}
-	for attempt := 1; attempt <= attemptsTried; attempt++ {
+	for n := range 2 * attemptsTried {
+		attempt := n%attemptsTried + 1
 		o := p.order(fmt.Sprintf("refused, attempt %d", attempt))
 		o.charges = acts(slices.Repeat([]pspproxy.Fault{pspproxy.ErrorBefore}, attempt-1)...)
 		if attempt > 1 { // and the first is still on its way
@@ -177,7 +182,7 @@ func (p *press) voidings() {
 	if !p.voids {
 		return
 	}
-	for _, f := range slices.Repeat(pspproxy.Faults, 2) {
+	for _, f := range slices.Repeat(pspproxy.Faults, 3) {
 		o := p.order(fmt.Sprintf("voided: %s", f))
 		o.charges, o.voids = acts(pspproxy.TimeoutBefore), []pspproxy.Act{p.act(f)}
 		o.story, o.manner.lazy = patient, proofAfter+3*time.Second
@@ -209,6 +214,9 @@ func (p *press) databases() {
 		{"begin", faultpoint.BeginBefore}, {"finish", faultpoint.FinishBefore}, {"leave", faultpoint.LeaveBefore},
 		{"take_over", faultpoint.ResumeBefore}, {"take_over", faultpoint.RecoverBefore}, {"observe", faultpoint.ObserveBefore},
 	} {
+		if c.at == faultpoint.ObserveBefore && p.s.wild {
+			continue
+		}
 		for _, where := range []pgproxy.Point{pgproxy.Asked, pgproxy.Answered} {
 			o := p.order(fmt.Sprintf("%s lost", c.statement))
 			p.lead(o, c.at)

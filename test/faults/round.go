@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -174,59 +176,67 @@ func (s *stage) violation(name, format string, args ...any) record.Violation {
 	return record.Violation{Oracle: name, Seed: s.seed, Detail: fmt.Sprintf(format, args...)}
 }
 
+// asking bounds the questions that are asked side by side.
+const asking = 8
+
 // questions asks the API for every payment that was acknowledged: by its merchant,
 // who must find it, and by another, who must not.
 func (s *stage) questions(ctx context.Context) ([]record.Violation, error) {
-	var wrong []record.Violation
-	asked := map[string]bool{}
 	byAccount := map[string]int{}
 	for n, keys := range s.merchants {
 		byAccount[keys.AccountID] = n
 	}
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		wrong []record.Violation
+		errs  error
+		asked = map[string]bool{}
+		slots = make(chan struct{}, asking)
+	)
 	for _, op := range s.rec.Ops() {
 		id := paymentID(op.Body)
 		if id == "" || asked[id] {
 			continue
 		}
 		asked[id] = true
-		merchant := byAccount[op.Account]
-		own, err := s.paymentOf(ctx, merchant, id)
-		if err != nil {
-			return nil, err
-		}
-		if own.Status != http.StatusOK || valueIn(own.Body) != valueIn(op.Body) {
-			wrong = append(wrong, s.violation("acknowledged-found", "payment %s of %s is answered %d %s, or with another amount", id, op.Nonce, own.Status, own.Code()))
-		}
-		others, err := s.paymentOf(ctx, (merchant+1)%len(s.merchants), id)
-		if err != nil {
-			return nil, err
-		}
-		if others.Code() != "PAYMENT_NOT_FOUND" {
-			wrong = append(wrong, s.violation("isolation", "payment %s is answered %d to another merchant", id, others.Status))
-		}
-		if v := s.askNonce(ctx, merchant, op.Nonce, id); v != nil {
-			wrong = append(wrong, *v)
-		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			found, err := s.question(ctx, byAccount[op.Account], op, id)
+			mu.Lock()
+			defer mu.Unlock()
+			wrong, errs = append(wrong, found...), errors.Join(errs, err)
+		})
 	}
-	return wrong, nil
+	wg.Wait()
+	return wrong, errs
 }
 
-// askNonce looks a nonce up as its merchant, who must find the payment among its
-// lives.
-func (s *stage) askNonce(ctx context.Context, merchant int, nonce, payment string) *record.Violation {
-	c := s.client(s.instances[len(s.instances)-1], merchant)
-	if c == nil {
-		v := s.violation("acknowledged-found", "nobody is there to ask about %s", nonce)
-		return &v
+// question asks for one payment.
+func (s *stage) question(ctx context.Context, merchant int, op record.Op, id string) (wrong []record.Violation, err error) {
+	own, err := s.paymentOf(ctx, merchant, id)
+	if err != nil {
+		return nil, err
 	}
-	lives, err := c.Lives(ctx, nonce)
-	for _, l := range lives {
-		if l.PaymentID == payment {
-			return nil
-		}
+	if own.Status != http.StatusOK || valueIn(own.Body) != valueIn(op.Body) {
+		wrong = append(wrong, s.violation("acknowledged-found", "payment %s of %s is answered %d %s, or with another amount", id, op.Nonce, own.Status, own.Code()))
 	}
-	v := s.violation("acknowledged-found", "the nonce %s does not know payment %s (%v)", nonce, payment, err)
-	return &v
+	others, err := s.paymentOf(ctx, (merchant+1)%len(s.merchants), id)
+	if err != nil {
+		return wrong, err
+	}
+	if others.Code() != "PAYMENT_NOT_FOUND" {
+		wrong = append(wrong, s.violation("isolation", "payment %s is answered %d to another merchant", id, others.Status))
+	}
+	lives, err := s.livesOf(ctx, merchant, op.Nonce)
+	if err != nil {
+		return wrong, err
+	}
+	if !slices.ContainsFunc(lives, func(l harness.Life) bool { return l.PaymentID == id }) {
+		wrong = append(wrong, s.violation("acknowledged-found", "the nonce %s does not know payment %s", op.Nonce, id))
+	}
+	return wrong, nil
 }
 
 // ledger reads the provider's whole ledger.

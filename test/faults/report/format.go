@@ -66,10 +66,10 @@ func (r Result) seeds() string {
 		for j+1 < len(all) && all[j+1] == all[j]+1 {
 			j++
 		}
-		switch {
-		case j == i:
+		switch j {
+		case i:
 			runs = append(runs, strconv.FormatInt(all[i], 10))
-		case j == i+1:
+		case i + 1:
 			runs = append(runs, strconv.FormatInt(all[i], 10), strconv.FormatInt(all[j], 10))
 		default:
 			runs = append(runs, fmt.Sprintf("%d–%d", all[i], all[j]))

@@ -20,11 +20,13 @@ const (
 	cell     = content / cells
 
 	faultsWidth = 460 // the left column
-	pointsLeft  = 546 // the right one, to the edge
+	pointsLeft  = 536 // the right one, to the edge
 	onceLeft    = 662
 	twiceLeft   = 714
 
-	pitch     = 22 // from one row to the next
+	pitch     = 22 // from one line to the next
+	barPitch  = 20
+	dotPitch  = 27 // at most: the crash points share the height of the bars
 	rowSize   = 13.5
 	smallSize = 12.5
 	bigSize   = 44
@@ -37,7 +39,8 @@ const (
 func SVG(w io.Writer, r Result) error {
 	var p picture
 	y := p.headline(r)
-	left, right := p.bars(r, y), p.matrix(r, y)
+	left := p.bars(r, y)
+	right := p.matrix(r, y, left)
 	height := p.foot(r, max(left, right)) + edge - 8
 
 	var out bytes.Buffer
@@ -117,7 +120,9 @@ func (p *picture) headline(r Result) float64 {
 		class := ""
 		switch promised := i >= 2; {
 		case promised && strings.HasPrefix(h, "0 "):
-			class = " good"
+			if r.Charges > 0 { // else it is no achievement
+				class = " good"
+			}
 		case promised:
 			class = " bad"
 		}
@@ -199,20 +204,22 @@ func (p *picture) bars(r Result, y float64) float64 {
 			}
 			p.text(edge, y, class, k.name, rowSize, names)
 			p.text(edge+faultsWidth, y, "small muted end", number(k.count), smallSize, counts)
-			y += pitch
+			y += barPitch
 		}
-		y += 12
+		y += 14
 	}
-	return y
+	return y - 14
 }
 
-// matrix is the crash points: a dot is filled if a process was killed there.
-func (p *picture) matrix(r Result, y float64) float64 {
+// matrix is the crash points: a dot is filled if a process was killed there. It
+// stretches towards the end of its neighbour.
+func (p *picture) matrix(r Result, y, end float64) float64 {
 	const right = svgWidth - edge
 	p.text(pointsLeft, y, "strong", "Killed at", rowSize, onceLeft-pointsLeft-10)
 	p.text(onceLeft-dot, y, "small muted", "once", smallSize, twiceLeft-onceLeft)
 	p.text(twiceLeft-dot, y, "small muted", "twice", smallSize, right-twiceLeft+dot)
 	y += 32
+	step := min(dotPitch, max(barPitch, (end-y)/float64(max(1, len(r.Points)))))
 	for _, c := range r.Points {
 		class := ""
 		if c.Once+c.Twice == 0 {
@@ -221,7 +228,7 @@ func (p *picture) matrix(r Result, y float64) float64 {
 		p.text(pointsLeft, y, class, c.Name, rowSize, onceLeft-pointsLeft-dot-6)
 		p.dot(onceLeft, y, c.Once, twiceLeft-onceLeft-2*dot-6)
 		p.dot(twiceLeft, y, c.Twice, right-twiceLeft-dot-5)
-		y += pitch
+		y += step
 	}
 	if len(r.Points) == 0 {
 		p.text(pointsLeft, y, "muted", "no crash points", rowSize, right-pointsLeft)
@@ -243,7 +250,7 @@ func (p *picture) dot(x, y float64, n int, room float64) {
 // foot is what somebody needs to run the campaign again, and how long things took.
 // It returns the picture's lowest line.
 func (p *picture) foot(r Result, y float64) int {
-	y += 8
+	y += 10
 	p.rule(y)
 	y += 30
 	lowest := y
@@ -318,11 +325,14 @@ func fit(s string, size, room float64) string {
 	if textWidth(s, size) <= room {
 		return s
 	}
-	letters := []rune(s)
-	for len(letters) > 0 && textWidth(string(letters)+"…", size) > room {
-		letters = letters[:len(letters)-1]
+	used := textWidth("…", size)
+	for i, c := range s {
+		if used += textWidth(string(c), size); used > room {
+			s = s[:i]
+			break
+		}
 	}
-	return strings.TrimRight(string(letters), " ") + "…"
+	return strings.TrimRight(s, " ") + "…"
 }
 
 // textWidth is how wide a text is at most. The reader's font is not known; these

@@ -137,17 +137,21 @@ func textOracles(w io.Writer, r Result) {
 // what.
 func MutantsText(w io.Writer, ms []Mutant) {
 	fmt.Fprintf(w, "Mutants: %s of %s caught\n", number(caught(ms)), number(len(ms)))
+	const below = "              " // as wide as what stands before a name
 	for _, m := range ms {
+		first, by := "  NOT CAUGHT  ", ""
 		if m.Caught {
-			by := ""
-			if m.Oracle != "" {
-				by = " by " + m.Oracle
-			}
-			paragraph(w, margin, fmt.Sprintf("caught      %s%s%s, %s", m.Name, by, within(m), human(m.Took)))
-		} else {
-			paragraph(w, margin, fmt.Sprintf("NOT CAUGHT  %s%s, %s", m.Name, within(m), human(m.Took)))
+			first = "  caught      "
 		}
-		const below = "              " // the column of the name
+		if m.Caught && m.Oracle != "" {
+			by = " by " + m.Oracle
+		}
+		for i, l := range wrap(fmt.Sprintf("%s%s%s, %s", m.Name, by, within(m), human(m.Took)), columns-len(below)) {
+			if i > 0 {
+				first = below
+			}
+			fmt.Fprintf(w, "%s%s\n", first, l)
+		}
 		paragraph(w, below, m.Defect)
 		paragraph(w, below, m.Detail)
 	}
