@@ -10,7 +10,7 @@ import (
 // chaos breaks things at moments of its own choosing, until ctx ends: what named
 // points reach on purpose, this reaches by chance.
 func (s *stage) chaos(ctx context.Context) {
-	rng := rand.New(rand.NewPCG(uint64(s.seed), 0xc4a05)) //nolint:gosec // a seed is any number
+	rng := rand.New(rand.NewPCG(uint64(s.seed), 0xc4a05))
 	acts := []func(context.Context, *instance, *rand.Rand){s.cutOff, s.refuse, s.nap}
 	if s.wild {
 		acts = append(acts, s.killAny, s.killAny, s.killAny, s.killBank)

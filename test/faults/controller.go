@@ -21,6 +21,7 @@ import (
 // step is what happens when a point is reached. The zero step: go on.
 type step struct {
 	die  bool
+	on   string        // only there, if it names an instance
 	stop time.Duration // frozen for so long
 	slow time.Duration // this goroutine alone stands still for so long
 	hold *trap         // held until the trap lets go
@@ -234,7 +235,7 @@ func (c *controller) take(q faultpoint.Question) step {
 		t.twice++
 		return step{die: true}
 	}
-	s := c.next(place{q.Point, q.Nonce})
+	s := c.next(place{q.Point, q.Nonce}, q.Instance)
 	switch {
 	case s.die:
 		t.once++
@@ -250,9 +251,9 @@ func (c *controller) take(q faultpoint.Question) step {
 	return s
 }
 
-func (c *controller) next(at place) step {
+func (c *controller) next(at place, instance string) step {
 	plan := c.plans[at]
-	if len(plan) == 0 {
+	if len(plan) == 0 || plan[0].on != "" && plan[0].on != instance {
 		return step{}
 	}
 	if len(plan) == 1 {

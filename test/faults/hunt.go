@@ -154,7 +154,7 @@ func (c *campaign) huntOne(ctx context.Context, g *ground, o set, m mutants.Muta
 func performOn(ctx context.Context, g *ground, o set, sc scene) (out outcome, played, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sceneLimit)
 	defer cancel()
-	o.instances, o.env, o.progress = 2, map[string][]string{"api-2": {mutantClock}}, func(string, ...any) {}
+	o.instances, o.env, o.progress = 2, map[string][]string{instancePrefix + "2": {mutantClock}}, func(string, ...any) {}
 	s, err := newStage(ctx, g, o)
 	if err != nil {
 		return out, nil, err

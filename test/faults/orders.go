@@ -27,7 +27,7 @@ type press struct {
 }
 
 func (s *stage) drawOrders(mixed int) []*order {
-	p := &press{s: s, rng: rand.New(rand.NewPCG(uint64(s.seed), 0x0ce)), voids: s.withhold == ""} //nolint:gosec // a seed is any number
+	p := &press{s: s, rng: rand.New(rand.NewPCG(uint64(s.seed), 0x0ce)), voids: s.withhold == ""}
 	for _, point := range faultpoint.Points {
 		// Where the way to a point is long, it is not come to while processes die all
 		// the time.
@@ -50,6 +50,7 @@ func (s *stage) drawOrders(mixed int) []*order {
 		p.mix()
 	}
 	p.rng.Shuffle(len(p.orders), func(i, j int) { p.orders[i], p.orders[j] = p.orders[j], p.orders[i] })
+	slices.SortStableFunc(p.orders, func(a, b *order) int { return a.turn - b.turn })
 	return p.orders
 }
 
@@ -81,15 +82,12 @@ func acts(faults ...pspproxy.Fault) []pspproxy.Act {
 func (p *press) kill(point faultpoint.Point, twice bool) {
 	o := p.order(fmt.Sprintf("killed at %s", point))
 	p.lead(o, point)
-	nonce := o.nonce
-	if point == faultpoint.PurgeBefore || point == faultpoint.PurgeAfter {
-		nonce = "" // the purge knows none
+	end := die()
+	if !p.s.wild && point != faultpoint.ObserveBefore {
+		end.on = firstInstance // where nobody sleeps
 	}
-	if nonce == "" {
-		p.s.ctl.at("", point, die())
-	} else {
-		o.steps = append(o.steps, planned{point, die()})
-	}
+	purge := point == faultpoint.PurgeBefore || point == faultpoint.PurgeAfter // which knows no nonce
+	o.steps = append(o.steps, planned{at: point, step: end, any: purge})
 	if twice {
 		o.twice = append(o.twice, point)
 	}
@@ -106,7 +104,8 @@ func (p *press) lead(o *order, point faultpoint.Point) {
 	case faultpoint.ObserveBefore:
 		// It stands still beyond its lease when it has its outcome, and comes back
 		// fenced out.
-		o.steps = append(o.steps, planned{faultpoint.FinishBefore, step{slow: lease + 3*time.Second}})
+		o.steps = append(o.steps, planned{at: faultpoint.FinishBefore, step: step{slow: lease + 3*time.Second}})
+		o.merchant, o.manner.moves = 1, false // not where processes are killed
 	case faultpoint.EndLifeBefore:
 		o.story = reborn
 	case faultpoint.PurgeBefore, faultpoint.PurgeAfter:
@@ -145,7 +144,7 @@ func (p *press) freezes() {
 		point := points[(p.rng.IntN(len(points))+n)%len(points)]
 		o := p.order(fmt.Sprintf("frozen at %s for %s", point, d))
 		p.lead(o, point)
-		o.steps = append(o.steps, planned{point, freeze(d)})
+		o.steps = append(o.steps, planned{at: point, step: freeze(d)})
 	}
 }
 
@@ -169,7 +168,7 @@ func (p *press) providers() {
 		attempt := n%attemptsTried + 1
 		o := p.order(fmt.Sprintf("refused, attempt %d", attempt))
 		o.charges = acts(slices.Repeat([]pspproxy.Fault{pspproxy.ErrorBefore}, attempt-1)...)
-		if attempt > 1 { // and the first is still on its way
+		if attempt > 1 && n < attemptsTried { // and the first is still on its way
 			o.charges[0] = p.act(pspproxy.Late)
 		}
 		o.steps = p.s.refused(attempt)
@@ -217,10 +216,17 @@ func (p *press) databases() {
 		if c.at == faultpoint.ObserveBefore && p.s.wild {
 			continue
 		}
-		for _, where := range []pgproxy.Point{pgproxy.Asked, pgproxy.Answered} {
+		ways := []pgproxy.Point{pgproxy.Asked, pgproxy.Answered}
+		if c.at == faultpoint.ObserveBefore { // half of them never come so far
+			ways = append(ways, ways...)
+		}
+		for _, where := range ways {
 			o := p.order(fmt.Sprintf("%s lost", c.statement))
 			p.lead(o, c.at)
-			o.steps = append(o.steps, planned{c.at, p.s.cut(c.statement, where)})
+			if c.at == faultpoint.ObserveBefore {
+				o.turn = -1 // it sleeps for long, and others who do are killed in the end
+			}
+			o.steps = append(o.steps, planned{at: c.at, step: p.s.cut(c.statement, where)})
 		}
 	}
 }

@@ -23,6 +23,7 @@ type order struct {
 	manner   manner
 	story    story
 	declined bool // its card has no funds
+	turn     int  // negative: among the first of the round
 
 	// What the provider's network does to the n-th request of each kind.
 	charges, inquiries, voids []pspproxy.Act
@@ -31,9 +32,11 @@ type order struct {
 	twice []faultpoint.Point
 }
 
+// planned is a step at a point: for the order's nonce, or for whoever comes there.
 type planned struct {
 	at   faultpoint.Point
 	step step
+	any  bool
 }
 
 // story is what happens to an order beyond being paid.
@@ -164,11 +167,15 @@ func (s *stage) brokenOff(r pspproxy.Request, after time.Duration) {
 // prepare tells everybody what is to befall an order.
 func (s *stage) prepare(o *order) {
 	s.scripts.add(s.merchants[o.merchant].AccountID, o)
-	for _, p := range o.steps {
-		s.ctl.at(o.nonce, p.at, p.step)
-	}
 	for _, p := range o.twice {
 		s.ctl.killTwice(p)
+	}
+	for _, p := range o.steps {
+		nonce := o.nonce
+		if p.any {
+			nonce = ""
+		}
+		s.ctl.at(nonce, p.at, p.step)
 	}
 }
 
@@ -210,8 +217,8 @@ func (s *stage) refused(attempt int) []planned {
 		}
 	}}
 	return slices.Concat(
-		slices.Repeat([]planned{{faultpoint.SendBefore, step{}}}, attempt-1), []planned{{faultpoint.SendBefore, shut}},
-		slices.Repeat([]planned{{faultpoint.SendAfter, step{}}}, attempt-1), []planned{{faultpoint.SendAfter, open}})
+		slices.Repeat([]planned{{at: faultpoint.SendBefore}}, attempt-1), []planned{{at: faultpoint.SendBefore, step: shut}},
+		slices.Repeat([]planned{{at: faultpoint.SendAfter}}, attempt-1), []planned{{at: faultpoint.SendAfter, step: open}})
 }
 
 func (s *stage) open(i *instance) {

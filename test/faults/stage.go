@@ -54,6 +54,12 @@ type ground struct {
 	copies int
 }
 
+// Instances are called api-1, api-2.
+const (
+	instancePrefix = "api-"
+	firstInstance  = instancePrefix + "1"
+)
+
 const templateName = "campaign_template"
 
 // memory is Linux's file system in memory; the campaign's databases go with it.
@@ -165,7 +171,7 @@ func newStage(ctx context.Context, g *ground, o set) (_ *stage, err error) {
 	}
 	defer func() {
 		if err != nil {
-			s.close(context.WithoutCancel(ctx))
+			err = errors.Join(err, s.close(context.WithoutCancel(ctx)))
 		}
 	}()
 	var dbURL string
@@ -196,7 +202,7 @@ func newStage(ctx context.Context, g *ground, o set) (_ *stage, err error) {
 	}
 	installation := harness.NewInstallation("", "")
 	for n := range o.instances {
-		if err = s.startInstance(ctx, fmt.Sprintf("api-%d", n+1), dbURL, installation); err != nil {
+		if err = s.startInstance(ctx, fmt.Sprintf("%s%d", instancePrefix, n+1), dbURL, installation); err != nil {
 			return nil, err
 		}
 	}
