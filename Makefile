@@ -42,6 +42,20 @@ test: postgres build ## Run all tests
 race: postgres build ## Run all tests under the race detector
 	CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
 
+# The campaign builds the product itself, with its fault points, and each mutant.
+FAULTS := bin/payments-faults
+BUILD_FAULTS := CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(FAULTS) ./test/faults
+
+.PHONY: prove
+prove: postgres ## Break everything, let the provider's ledger judge (ARGS="…")
+	$(BUILD_FAULTS)
+	@exec ./$(FAULTS) $(ARGS)
+
+.PHONY: mutants
+mutants: postgres ## See that the campaign catches every deliberate defect (ARGS="…")
+	$(BUILD_FAULTS)
+	@exec ./$(FAULTS) --mutants --parallel 6 $(ARGS)
+
 .PHONY: lint
 lint: tools ## Run the linters
 	./bin/golangci-lint run ./...
@@ -49,16 +63,17 @@ lint: tools ## Run the linters
 # Cheap and telling steps first. -count=1: a cached result is nobody's proof.
 .PHONY: ci
 ci: TESTFLAGS := -count=1
-ci: postgres tools tidy-check format-check vet build lint race ## Check everything, from nothing
+ci: ARGS :=
+ci: postgres tools tidy-check format-check vet build lint race prove-ci mutants ## Check everything, from nothing
 	@echo "ci: all checks passed"
 
 .PHONY: clean
-clean: ## Remove the program that was built; tools and data stay
-	rm -f $(BINARY)
+clean: ## Remove the programs that were built; tools and data stay
+	rm -f $(BINARY) $(FAULTS)
 
 # The steps of the targets above, in their order.
 
-.PHONY: postgres tools tidy-check format-check vet
+.PHONY: postgres tools tidy-check format-check vet prove-ci
 postgres:
 	@./scripts/install-postgres.sh
 
@@ -74,3 +89,9 @@ format-check:
 
 vet:
 	go vet ./...
+
+# The fault points are built under a tag that no other step has.
+prove-ci:
+	go vet -tags faultpoints ./...
+	$(BUILD_FAULTS)
+	./$(FAULTS) --duration 150s --at-least 5

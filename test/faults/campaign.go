@@ -42,7 +42,7 @@ func (c *campaign) say(format string, args ...any) {
 // run reports whether a promise was broken. An error means that nothing is known.
 func (c *campaign) run(ctx context.Context) (failed bool, err error) {
 	if c.root, err = harness.ModuleRoot(); err != nil {
-		return false, err
+		return false, fmt.Errorf("run it in a checkout, because it builds the product: %w", err)
 	}
 	dir, err := os.MkdirTemp("", "oncepay-faults-")
 	if err != nil {
@@ -73,16 +73,20 @@ func (c *campaign) run(ctx context.Context) (failed bool, err error) {
 	if err := c.tell(result); err != nil {
 		return false, err
 	}
-	return result.Failed() || !c.Mutants && c.tooFew(result), nil
+	few := c.tooFew(result)
+	for _, f := range few {
+		c.say("TOO FEW %s", f)
+	}
+	return result.Failed() || len(few) > 0, nil
 }
 
-// tooFew says whether less happened than was asked for, and what.
-func (c *campaign) tooFew(r report.Result) bool {
-	if c.AtLeast == 0 {
-		return false
+// tooFew says what happened less often than was asked for.
+func (c *campaign) tooFew(r report.Result) []string {
+	if c.AtLeast == 0 || c.Mutants {
+		return nil
 	}
 	var few []string
-	for _, k := range r.Kinds {
+	for _, k := range kinds() {
 		if n := r.Faults[k]; n < c.AtLeast {
 			few = append(few, fmt.Sprintf("%s: %d times", k, n))
 		}
@@ -92,10 +96,7 @@ func (c *campaign) tooFew(r report.Result) bool {
 			few = append(few, fmt.Sprintf("crash point %s: %d times once, %d times twice", p.Name, p.Once, p.Twice))
 		}
 	}
-	for _, f := range few {
-		c.say("TOO FEW %s", f)
-	}
-	return len(few) > 0
+	return few
 }
 
 // ownOracles are those that ask the running API, and not its database.
@@ -155,7 +156,7 @@ func (c *campaign) prove(ctx context.Context, g *ground, result *report.Result) 
 			for {
 				c.mu.Lock()
 				seed, n := next, int(next-c.Seed)
-				over := n > 0 && time.Since(begun) >= c.Duration || c.Rounds > 0 && n >= c.Rounds || ctx.Err() != nil
+				over := ctx.Err() != nil || c.Rounds > 0 && n >= c.Rounds || n > 0 && c.enough(time.Since(begun))
 				next++
 				c.mu.Unlock()
 				if over {
@@ -173,8 +174,20 @@ func (c *campaign) prove(ctx context.Context, g *ground, result *report.Result) 
 		})
 	}
 	wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.sum(result)
 	return errs
+}
+
+// enough says whether no further round need begin after that time. It wants mu held.
+func (c *campaign) enough(elapsed time.Duration) bool {
+	if elapsed < c.Duration || c.AtLeast == 0 {
+		return elapsed >= c.Duration
+	}
+	var sofar report.Result
+	c.sum(&sofar)
+	return elapsed >= 2*c.Duration || len(c.tooFew(sofar)) == 0
 }
 
 // oneRound plays one seed. What the stage is like depends on the seed alone.
@@ -227,10 +240,8 @@ func (c *campaign) keepLog(seed int64, out outcome) error {
 	return errors.Join(os.MkdirAll(dir, 0o750), os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
 }
 
-// sum adds the rounds up.
+// sum adds the rounds so far up. It wants mu held.
 func (c *campaign) sum(r *report.Result) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	slices.SortFunc(c.outcomes, func(a, b outcome) int { return int(a.seed - b.seed) })
 	r.Faults = map[string]int{}
 	points := map[faultpoint.Point]tally{}
@@ -258,6 +269,11 @@ func (c *campaign) sum(r *report.Result) {
 		}
 	}
 	r.Recovery = report.Recoveries(recovered)
+	for k := range r.Faults { // one that kinds does not know is told all the same
+		if !slices.Contains(r.Kinds, k) {
+			r.Kinds = append(r.Kinds, k)
+		}
+	}
 	for _, p := range faultpoint.Points {
 		t := points[p]
 		r.Points = append(r.Points, report.Point{Name: string(p), Reached: t.reached, Once: t.once, Twice: t.twice, Frozen: t.frozen})
