@@ -110,7 +110,7 @@ func setUp(ctx context.Context) (tearDown func(context.Context) error, err error
 	stop := func(context.Context) error { return nil }
 	suite.admin = os.Getenv("TEST_DATABASE_URL")
 	if suite.admin == "" {
-		server, err := localpg.Start(ctx, localpg.Options{TempDir: tempDir(), Settings: settings})
+		server, err := localpg.Start(ctx, localpg.Options{TempDir: TempDir(), Settings: settings})
 		if err != nil {
 			return nil, err
 		}
@@ -131,8 +131,9 @@ func setUp(ctx context.Context) (tearDown func(context.Context) error, err error
 	return tearDown, nil
 }
 
-// tempDir is where the private server's data goes; empty leaves it to localpg.
-func tempDir() string {
+// TempDir is where a private server's data goes that need not last: into memory, if
+// there is room. Empty leaves it to localpg.
+func TempDir() string {
 	if os.Getenv("TMPDIR") != "" {
 		return "" // somebody has a reason
 	}

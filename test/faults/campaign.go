@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/oncepay/oncepay/internal/faultpoint"
+	"github.com/oncepay/oncepay/test/faults/mutants"
 	"github.com/oncepay/oncepay/test/faults/oracle"
 	"github.com/oncepay/oncepay/test/faults/pspproxy"
 	"github.com/oncepay/oncepay/test/faults/report"
@@ -306,16 +307,10 @@ func kinds() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// build builds the product with its fault points.
+// build builds the product with its fault points, and no defect.
 func (c *campaign) build(ctx context.Context, dir string) (string, error) {
-	binary := filepath.Join(dir, "payments-faultpoints")
 	c.say("building the product with its fault points")
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "faultpoints", "-trimpath", "-buildvcs=false", "-o", binary, "./cmd/payments")
-	cmd.Dir, cmd.Env = c.root, append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, text)
-	}
-	return binary, nil
+	return mutants.Build(ctx, c.root, dir, mutants.Mutant{Name: "faultpoints"})
 }
 
 func commit(ctx context.Context, root string) string {

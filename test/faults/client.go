@@ -104,6 +104,9 @@ func (s *stage) pay(ctx context.Context, a ask) (record.Op, harness.Answer) {
 		op.Failed = true
 		if a.patience > 0 && ctx.Err() != nil {
 			s.faults.note(o.nonce, "client: hung up")
+			if a.patience <= quickPatience {
+				s.faults.hangUp(o)
+			}
 		}
 	case answer.Status == http.StatusCreated:
 		op.Status, op.Body = answer.Status, answer.Body

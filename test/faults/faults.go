@@ -11,16 +11,17 @@ import (
 
 // faults counts what happened, and remembers when each nonce was last hit.
 type faults struct {
-	mu     sync.Mutex
-	began  time.Time
-	counts map[string]int
-	last   map[string]time.Time // by nonce
-	lines  []string
-	broken []record.BrokenOff
+	mu      sync.Mutex
+	began   time.Time
+	counts  map[string]int
+	last    map[string]time.Time // by nonce
+	lines   []string
+	broken  []ended
+	hangUps map[string][]hangUp // by order
 }
 
 func newFaults() *faults {
-	return &faults{counts: map[string]int{}, last: map[string]time.Time{}, began: time.Now()}
+	return &faults{counts: map[string]int{}, last: map[string]time.Time{}, hangUps: map[string][]hangUp{}, began: time.Now()}
 }
 
 // note counts a fault and the nonce that it hit, if it hit one alone.
@@ -34,17 +35,60 @@ func (f *faults) note(nonce, kind string) {
 	}
 }
 
-// breakOff keeps a charge that our side broke off.
+// breakOff keeps a charge whose connection our side closed.
 func (f *faults) breakOff(b record.BrokenOff) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.broken = append(f.broken, b)
+	f.broken = append(f.broken, ended{b, time.Now()})
+}
+
+// hangUp notes that an order's client hung up, well before a charge's time-out.
+func (f *faults) hangUp(o *order) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hangUps[o.id] = append(f.hangUps[o.id], hangUp{o.nonce, time.Now()})
+}
+
+// ended is a connection that was closed, and when.
+type ended struct {
+	record.BrokenOff
+	at time.Time
+}
+
+type hangUp struct {
+	nonce string
+	at    time.Time
+}
+
+const (
+	// quickPatience is half a charge's time-out: whoever hangs up so soon, and however
+	// slow the machine is, the time-out of what it began is at least as long away.
+	quickPatience = providerTimeout / 2
+	// withClient is how soon after its client, or before we saw that one go, a charge
+	// ends that ends because of it.
+	withClient = quickPatience / 2
+)
+
+// brokenOff are the charges that ended with their clients. The others ended at
+// their time-out, or with their process.
+func (f *faults) brokenOff() []record.BrokenOff {
+	var list []record.BrokenOff
+	for _, b := range f.broken {
+		for _, h := range f.hangUps[b.Order] {
+			if b.at.Sub(h.at).Abs() < withClient {
+				b.Nonce = h.nonce
+				list = append(list, b.BrokenOff)
+				break
+			}
+		}
+	}
+	return list
 }
 
 func (f *faults) sums() (map[string]int, []record.BrokenOff) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return maps.Clone(f.counts), append([]record.BrokenOff(nil), f.broken...)
+	return maps.Clone(f.counts), f.brokenOff()
 }
 
 func (f *faults) lastHits() map[string]time.Time {

@@ -108,7 +108,7 @@ func reach(t *testing.T, c *controller, q faultpoint.Question) string {
 
 func newController(t *testing.T) *controller {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "faults-") // a test's own folder may have too long a name for a socket
+	dir, err := os.MkdirTemp("", "faults-") //nolint:usetesting // a test's own folder may have too long a name for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -211,15 +210,6 @@ func (d *daemon) logs() string {
 	return all.String()
 }
 
-// told reads the address that a process printed behind a name.
-func told(out, name string) (string, bool) {
-	m := regexp.MustCompile(`(?m)^` + name + ` +(http://\S+)\n`).FindStringSubmatch(out)
-	if m == nil {
-		return "", false
-	}
-	return m[1], true
-}
-
 // instance is one process of the API, with ways of its own to the provider and to
 // the database.
 type instance struct {
@@ -239,8 +229,8 @@ func (i *instance) addresses() (url, admin string) {
 }
 
 func (i *instance) isReady(out string) bool {
-	url, ok1 := told(out, "API")
-	admin, ok2 := told(out, "Operator")
+	url, ok1 := harness.Told(out, "API")
+	admin, ok2 := harness.Told(out, "Operator")
 	if !ok1 || !ok2 {
 		return false
 	}

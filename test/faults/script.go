@@ -151,14 +151,10 @@ func (s *stage) judge(r pspproxy.Request) pspproxy.Act {
 	return act
 }
 
-// brokenOffBelow is well under the provider's time-out: our side must not close a
-// charge's connection so soon.
-const brokenOffBelow = providerTimeout / 2
-
-// brokenOff is told of each charge whose connection our side closed.
+// brokenOff is told of each charge whose connection our side closed: or the
+// operating system, because the process was killed.
 func (s *stage) brokenOff(r pspproxy.Request, after time.Duration) {
-	i := s.instance(r.Proxy)
-	if after > brokenOffBelow || i == nil || i.disturbed(2*lease) {
+	if i := s.instance(r.Proxy); i == nil || i.disturbed(providerTimeout) {
 		return
 	}
 	s.faults.breakOff(record.BrokenOff{Order: r.Order, After: after, Detail: "by " + r.Proxy})

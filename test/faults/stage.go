@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/oncepay/oncepay/internal/localpg"
+	"github.com/oncepay/oncepay/internal/pgtest"
 	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/test/faults/oracle"
@@ -62,15 +63,8 @@ const (
 
 const templateName = "campaign_template"
 
-// memory is Linux's file system in memory; the campaign's databases go with it.
-const memory = "/dev/shm"
-
 func newGround(ctx context.Context, dir string) (*ground, error) {
-	temp := dir
-	if info, err := os.Stat(memory); err == nil && info.IsDir() {
-		temp = memory
-	}
-	server, err := localpg.Start(ctx, localpg.Options{TempDir: temp, Settings: pgSettings})
+	server, err := localpg.Start(ctx, localpg.Options{TempDir: pgtest.TempDir(), Settings: pgSettings})
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +209,7 @@ func (s *stage) startSandbox(ctx context.Context) error {
 	}}
 	ready := make(chan string, 1)
 	s.sandbox.ready = func(out string) bool {
-		u, ok := told(out, "Sandbox")
+		u, ok := harness.Told(out, "Sandbox")
 		if ok {
 			select {
 			case ready <- u:

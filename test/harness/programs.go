@@ -141,12 +141,20 @@ func (i Installation) Serve(t testing.TB, args ...string) *API {
 	return a
 }
 
-// told reads the address that a process printed behind a name.
+// told takes over the address that a process printed behind a name.
 func told(out, name string, url *string) bool {
+	u, ok := Told(out, name)
+	if ok {
+		*url = u
+	}
+	return ok
+}
+
+// Told is the address that a process printed behind a name, if it has.
+func Told(out, name string) (url string, ok bool) {
 	m := regexp.MustCompile(fmt.Sprintf(`(?m)^%s +(http://\S+)\n`, name)).FindStringSubmatch(out)
 	if m == nil {
-		return false
+		return "", false
 	}
-	*url = m[1]
-	return true
+	return m[1], true
 }

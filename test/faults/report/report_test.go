@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -251,6 +252,162 @@ func draw(t *testing.T, r report.Result) string {
 		t.Fatal(err)
 	}
 	return b.String()
+}
+
+// crowded has kinds like those of the campaign: too many for a line each. More are
+// added to two of its groups, and to one that it does not know.
+func crowded(more int) report.Result {
+	r := good()
+	r.Faults, r.Kinds, r.Points = map[string]int{"time: a nonce aged by 25 hours": 300, "person: a decision": 158}, nil, nil
+	for i, booking := range strings.Fields("5xx time-out reset garbage close late trickle") {
+		for j, group := range []string{"provider", "provider, inquiry", "provider, void"} {
+			r.Faults[group+": "+booking+" before booking"] = 1 + i*j*10
+			r.Faults[group+": reused connection "+booking+"d after booking"] = 2000 + i*i*j
+		}
+	}
+	for i, what := range strings.Fields("begin finish leave observe take_over") {
+		r.Faults["database: statement "+what+" lost"] = i
+		r.Faults["database: answer to "+what+" lost"] = i + 1
+		r.Faults["process: frozen, shorter than "+what] = i + 1
+		r.Faults["client: "+what] = i + 1
+	}
+	for i := range more {
+		r.Faults[fmt.Sprintf("%s: %d is a new kind, and has a name that no column has room for", []string{"process", "network", "provider"}[i%3], i)] = i * 50
+	}
+	r.Faults["provider, void: trickle before booking"] = 0
+	for i := range 22 {
+		r.Points = append(r.Points, report.Point{Name: fmt.Sprintf("end_life%d.before", i), Once: i * 60, Twice: i * i * 300})
+	}
+	return r
+}
+
+// label is a text of the picture.
+type label struct {
+	x, y  float64
+	class string
+	text  string
+}
+
+// labels are all texts of a picture, and its height.
+func labels(t *testing.T, picture string) ([]label, float64) {
+	t.Helper()
+	var height float64
+	if _, err := fmt.Sscanf(picture, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 %f"`, &height); err != nil {
+		t.Fatal(err)
+	}
+	var all []label
+	for l := range strings.SplitSeq(picture, "\n") {
+		if !strings.HasPrefix(l, "<text") {
+			continue
+		}
+		var e struct {
+			X     float64 `xml:"x,attr"`
+			Y     float64 `xml:"y,attr"`
+			Class string  `xml:"class,attr"`
+			Own   string  `xml:",chardata"`
+			Note  string  `xml:"tspan"`
+		}
+		if err := xml.Unmarshal([]byte(l), &e); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, label{e.X, e.Y, e.Class, e.Own + e.Note})
+	}
+	return all, height
+}
+
+func TestThePictureIsNoHigherThanAScreen(t *testing.T) {
+	t.Parallel()
+	for _, more := range []int{0, 18, 100} {
+		r := crowded(more)
+		all, height := labels(t, draw(t, r))
+		if height > 720 {
+			t.Errorf("%d kinds: %v high", len(r.Faults), height)
+		}
+		for i, a := range all {
+			if a.y > height-20 {
+				t.Errorf("%q is at %v of %v", a.text, a.y, height)
+			}
+			for _, b := range all[:i] {
+				if dy := math.Abs(a.y - b.y); dy < 14 && a.left() < b.right() && b.left() < a.right() {
+					t.Errorf("%d kinds: %q is over %q", len(r.Faults), a.text, b.text)
+				}
+			}
+		}
+	}
+}
+
+// left and right are where a text is at least; letters are not narrower as a rule.
+func (l label) left() float64 {
+	if strings.Contains(l.class, "end") {
+		return l.x - l.width()
+	}
+	return l.x
+}
+
+func (l label) right() float64 { return l.left() + l.width() }
+
+func (l label) width() float64 {
+	size := 12.5 * 0.45
+	if strings.HasPrefix(l.class, "big") {
+		size = 20
+	}
+	return float64(utf8.RuneCountInString(l.text)) * size
+}
+
+// TestFoldingLosesNothing: a line for some kinds has their sum, and says how many
+// they are and how many of them were met.
+func TestFoldingLosesNothing(t *testing.T) {
+	t.Parallel()
+	if p := draw(t, good()); strings.Contains(p, "kinds") {
+		t.Error("there is room for everything, and something is folded")
+	}
+	for _, more := range []int{0, 18, 100} {
+		r := crowded(more)
+		want := 0
+		for _, n := range r.Faults {
+			want += n
+		}
+		all, _ := labels(t, draw(t, r))
+		var texts []string
+		sum, kinds := 0, 0
+		for i, l := range all {
+			texts = append(texts, l.text)
+			if i == 0 || l.class != "small muted end" || all[i-1].y != l.y || strings.HasPrefix(l.text, "bar") {
+				continue
+			}
+			var n int
+			if _, err := fmt.Sscan(strings.ReplaceAll(l.text, ",", ""), &n); err != nil {
+				t.Fatal(err)
+			}
+			sum += n
+			kinds += kindsOf(all[i-1].text)
+		}
+		if sum != want || kinds != len(r.Faults) {
+			t.Errorf("lines have %d faults of %d kinds; there are %d of %d", sum, kinds, want, len(r.Faults))
+		}
+		if more > 18 {
+			continue
+		}
+		for _, line := range []string{
+			"when asked · 14 kinds", "when voiding · 13 of 14 kinds", "statement … lost · 4 of 5 kinds", "answer to … lost · 5 kinds",
+		} {
+			if !slices.Contains(texts, line) {
+				t.Errorf("with %d more kinds, no line %q in %q", more, line, texts)
+			}
+		}
+	}
+}
+
+// kindsOf is how many kinds a line says it has.
+func kindsOf(line string) int {
+	_, note, folded := strings.Cut(line, " · ")
+	if !folded {
+		return 1
+	}
+	words := strings.Fields(note) // 13 of 14 kinds
+	n := 0
+	_, _ = fmt.Sscan(words[len(words)-2], &n)
+	return n
 }
 
 // TestOnlyAZeroIsGood: the accent colour is a claim.

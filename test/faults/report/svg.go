@@ -6,31 +6,39 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 )
 
-// The picture's grid, in its own units; GitHub shows it about that wide. All text
-// is in the two columns between the edges, and each piece knows how much room it
-// has.
+// The picture's grid, in its own units; GitHub shows it about that wide, so that a
+// unit is a pixel there. All text is in columns, and each piece knows how much room
+// it has.
 const (
-	svgWidth = 800
-	edge     = 40
+	svgWidth = 880
+	edge     = 36
 	content  = svgWidth - 2*edge
 	cells    = 4 // of the headline, and of the last lines
 	cell     = content / cells
 
-	faultsWidth = 460 // the left column
-	pointsLeft  = 536 // the right one, to the edge
-	onceLeft    = 662
-	twiceLeft   = 714
+	// The faults have two columns on the left, the crash points one on the right.
+	gutter      = 24
+	pointsWidth = 184
+	faultsWidth = content - pointsWidth - gutter // the two, and a gutter between them
+	pointsLeft  = svgWidth - edge - pointsWidth
+	onceLeft    = pointsLeft + 106
+	twiceLeft   = onceLeft + 44
 
-	pitch     = 22 // from one line to the next
-	barPitch  = 20
-	dotPitch  = 27 // at most: the crash points share the height of the bars
-	rowSize   = 13.5
-	smallSize = 12.5
+	lead      = 21 // from one line of prose to the next
+	pitch     = 18 // from one row to the next, in all three columns
+	titleGap  = 26 // from a column's title to its first row
+	minPitch  = 14 // of the crash points, if they are many
+	barHeight = 15 // behind its text
+	inset     = 7  // of the text in it
+	proseSize = 13.5
+	rowSize   = 12.5
+	smallSize = 11.5
 	bigSize   = 44
-	dot       = 5.5
+	dot       = 5
 )
 
 // SVG draws the campaign for the README: what was counted, what was done to the
@@ -40,7 +48,7 @@ func SVG(w io.Writer, r Result) error {
 	var p picture
 	y := p.headline(r)
 	left := p.bars(r, y)
-	right := p.matrix(r, y, left)
+	right := p.matrix(r, y)
 	height := p.foot(r, max(left, right)) + edge - 8
 
 	var out bytes.Buffer
@@ -59,14 +67,14 @@ func SVG(w io.Writer, r Result) error {
 // svgStyle has every colour twice. The paper is drawn, because the page behind it
 // need not be of the mode that the browser is in.
 const svgStyle = `<style>
-text{font-family:-apple-system,BlinkMacSystemFont,"Segoe UI","Noto Sans",Helvetica,Arial,sans-serif;font-size:13.5px;fill:#1f2328;font-variant-numeric:tabular-nums}
-.small{font-size:12.5px}.muted{fill:#626a73}.strong{font-weight:600}.end{text-anchor:end}.good{fill:#0a7d53}.bad{fill:#c4283a}
+text{font-family:-apple-system,BlinkMacSystemFont,"Segoe UI","Noto Sans",Helvetica,Arial,sans-serif;font-size:12.5px;fill:#1f2328;font-variant-numeric:tabular-nums}
+.small{font-size:11.5px}.prose{font-size:13.5px}.muted{fill:#5c646d}.strong{font-weight:600}.end{text-anchor:end}.good{fill:#0a7d53}.bad{fill:#c4283a}
 .big{font-weight:600;letter-spacing:-.02em}
-.paper{fill:#fff;stroke:#d8dee4}.rule{stroke:#d8dee4}.hollow{fill:none;stroke:#a9b1ba;stroke-width:1.25}
+.paper{fill:#fff;stroke:#d8dee4}.rule{stroke:#d8dee4}.hollow{fill:none;stroke:#a9b1ba;stroke-width:1.25}.bar{fill-opacity:.2}
 .process{fill:#c2613f}.provider{fill:#3f73b8}.database{fill:#7f5fb0}.client{fill:#a37a1f}.other{fill:#6b7785}
 @media (prefers-color-scheme:dark){
 text{fill:#e6edf3}.muted{fill:#9aa4af}.good{fill:#3ddc97}.bad{fill:#ff7b72}
-.paper{fill:#0d1117;stroke:#30363d}.rule{stroke:#30363d}.hollow{stroke:#59626c}
+.paper{fill:#0d1117;stroke:#30363d}.rule{stroke:#30363d}.hollow{stroke:#59626c}.bar{fill-opacity:.32}
 .process{fill:#e0835f}.provider{fill:#6ea3e8}.database{fill:#ab8fe0}.client{fill:#d3a94a}.other{fill:#8b949e}
 }
 </style>
@@ -94,7 +102,7 @@ func describe(r Result) string {
 	}
 	fmt.Fprintf(&b, " Of %s, %d were hit once and %d twice in a row.", count(len(r.Points), "crash point", "crash points"), once, twice)
 	for _, f := range footFacts(r) {
-		fmt.Fprintf(&b, " %s: %s.", strings.ToUpper(f.name[:1])+f.name[1:], strings.Join(strings.Fields(f.value), " "))
+		fmt.Fprintf(&b, " %s: %s.", strings.ToUpper(f.name[:1])+f.name[1:], strings.ReplaceAll(f.value, "\n", ", "))
 	}
 	return b.String()
 }
@@ -130,21 +138,21 @@ func (p *picture) headline(r Result) float64 {
 		x := float64(edge + i*cell)
 		fmt.Fprintf(p, `<text x="%s" y="%d" class="big%s" style="font-size:%spx">%s</text>`+"\n",
 			coordinate(x), baseline, class, coordinate(size), xmlText(n))
-		p.text(x, baseline+25, "muted", what, rowSize, cell-10)
+		p.text(x, baseline+24, "prose muted", what, proseSize, cell-10)
 	}
-	y := float64(baseline + 58)
-	for _, l := range pack(summary(r), " · ", rowSize, content) {
-		p.text(edge, y, "muted", l, rowSize, content)
-		y += pitch
+	y := float64(baseline + 54)
+	for _, l := range pack(summary(r), " · ", proseSize, content) {
+		p.text(edge, y, "prose muted", l, proseSize, content)
+		y += lead
 	}
 	if why := r.failures(); len(why) > 0 {
-		for _, l := range pack(append([]string{"FAILED"}, why...), " · ", rowSize*1.08, content) {
-			p.text(edge, y, "strong bad", l, rowSize*1.08, content)
-			y += pitch
+		for _, l := range pack(append([]string{"FAILED"}, why...), " · ", proseSize*1.08, content) {
+			p.text(edge, y, "prose strong bad", l, proseSize*1.08, content)
+			y += lead
 		}
 	}
-	p.rule(y - 2)
-	return y + 34
+	p.rule(y - 5)
+	return y + 25
 }
 
 // summary is what stands below the headline, in pieces that are not broken.
@@ -169,63 +177,120 @@ func summary(r Result) []string {
 	return s
 }
 
-// bars are the faults by kind. A bar's length is the root of its number: the rare
-// ones are seen, and more is still longer.
+// bars are the faults by kind, each with a bar behind its name. A bar's length is the
+// root of its number: the rare ones are seen, and more is still longer.
 func (p *picture) bars(r Result, y float64) float64 {
-	groups := r.groups()
-	most, names, counts := 1, 0.0, 0.0
-	for _, g := range groups {
-		for _, k := range g.kinds {
-			most = max(most, k.count)
-			names = max(names, textWidth(k.name, rowSize))
-			counts = max(counts, textWidth(number(k.count), smallSize))
+	sides := r.columns()
+	widths, counts := shares(sides)
+	most := 1
+	for _, s := range append(slices.Clone(sides[0]), sides[1]...) {
+		for _, w := range s.rows {
+			most = max(most, w.count)
 		}
-		counts = max(counts, textWidth(number(g.total), smallSize)*1.08)
 	}
-	names = math.Ceil(min(names, 262))
-	begin := edge + names + 14
-	length := edge + faultsWidth - counts - 8 - begin
+	unit := (min(widths[0], widths[1]) - counts) / math.Sqrt(float64(most))
 
-	p.text(edge, y, "strong", "Faults by kind", rowSize, faultsWidth/2)
+	p.text(edge, y, "strong", "Faults by kind", rowSize*1.08, faultsWidth/2)
 	p.text(edge+faultsWidth, y, "small muted end", "bar: square root of the count", smallSize, faultsWidth/2)
-	y += 32
-	for _, g := range groups {
-		color := colorOf(g.name)
-		fmt.Fprintf(p, `<rect class="%s" x="%d" y="%s" width="9" height="9" rx="2"/>`+"\n", color, edge, coordinate(y-9))
-		p.text(edge+17, y, "small strong", g.name, smallSize*1.08, faultsWidth-100)
-		p.text(edge+faultsWidth, y, "small strong end", number(g.total), smallSize*1.08, 80)
-		y += pitch + 1
-		for _, k := range g.kinds {
-			class := "muted"
-			if k.count > 0 {
-				class = ""
-				fmt.Fprintf(p, `<rect class="%s" x="%s" y="%s" width="%s" height="10" rx="2"/>`+"\n", color,
-					coordinate(begin), coordinate(y-10), coordinate(max(2, length*math.Sqrt(float64(k.count)/float64(most)))))
-			}
-			p.text(edge, y, class, k.name, rowSize, names)
-			p.text(edge+faultsWidth, y, "small muted end", number(k.count), smallSize, counts)
-			y += barPitch
+	y += titleGap
+	lowest := y
+	x := float64(edge)
+	for i, side := range sides {
+		at := y
+		for j, s := range side {
+			at = p.section(s, frame{x: x, width: widths[i], counts: counts, unit: unit}, at+gapBefore(side, j)*pitch)
 		}
-		y += 14
+		lowest = max(lowest, at)
+		x += widths[i] + gutter
 	}
-	return y - 14
+	return lowest
 }
 
-// matrix is the crash points: a dot is filled if a process was killed there. It
-// stretches towards the end of its neighbour.
-func (p *picture) matrix(r Result, y, end float64) float64 {
+// shares are the widths of the two columns, each as its names need it, and of the
+// numbers at their right.
+func shares(sides [2][]section) ([2]float64, float64) {
+	var needs [2]float64
+	counts := 0.0
+	for i, side := range sides {
+		for _, s := range side {
+			counts = max(counts, textWidth(number(s.total), smallSize)*1.08)
+			for _, w := range s.titled() {
+				n := textWidth(number(w.count), smallSize)
+				counts = max(counts, n)
+				needs[i] = max(needs[i], math.Ceil(textWidth(plain(w.name)+w.note(), rowSize)+n+2*inset+1))
+			}
+		}
+	}
+	counts = math.Ceil(counts) + 6
+	const both = faultsWidth - gutter
+	left := needs[0] + (both-needs[0]-needs[1])/2
+	if needs[0]+needs[1] > both {
+		left = both * needs[0] / (needs[0] + needs[1])
+	}
+	left = math.Round(min(max(left, 0.42*both), 0.58*both))
+	return [2]float64{left, both - left}, counts
+}
+
+// frame is where a section is drawn.
+type frame struct{ x, width, counts, unit float64 }
+
+// titled are the rows of a section; a single one has the section's name before it.
+func (s section) titled() []row {
+	if len(s.rows) != 1 {
+		return s.rows
+	}
+	only := s.rows[0]
+	only.name = s.name + ": " + only.name
+	return []row{only}
+}
+
+// section is a group of faults. It returns where the next one begins.
+func (p *picture) section(s section, f frame, y float64) float64 {
+	color := colorOf(s.name)
+	right := f.x + f.width
+	if len(s.rows) > 1 {
+		fmt.Fprintf(p, `<rect class="%s" x="%s" y="%s" width="9" height="9" rx="2"/>`+"\n", color, coordinate(f.x), coordinate(y-9))
+		p.text(f.x+16, y, "strong", s.name, rowSize*1.08, f.width-f.counts-16)
+		p.text(right, y, "small strong end", number(s.total), smallSize*1.08, f.counts)
+		y += pitch
+	}
+	for _, w := range s.titled() {
+		class := "muted"
+		if w.count > 0 {
+			class = ""
+			fmt.Fprintf(p, `<rect class="bar %s" x="%s" y="%s" width="%s" height="%d" rx="2"/>`+"\n", color,
+				coordinate(f.x), coordinate(y-11.5), coordinate(max(2, f.unit*math.Sqrt(float64(w.count)))), barHeight)
+		}
+		n := textWidth(number(w.count), smallSize)
+		room := f.width - n - 2*inset
+		name := fit(w.name, rowSize, room-textWidth(w.note(), rowSize)) // what it says of its kinds is never cut off
+		note := ""
+		if w.note() != "" {
+			note = ` <tspan class="muted">` + xmlText(w.note()) + "</tspan>"
+		}
+		fmt.Fprintf(p, `<text x="%s" y="%s" class="%s">%s%s</text>`+"\n",
+			coordinate(f.x+inset), coordinate(y), class, xmlText(name), note)
+		p.text(right, y, "small muted end", number(w.count), smallSize, n+1)
+		y += pitch
+	}
+	return y
+}
+
+// matrix is the crash points: a dot is filled if a process was killed there. Its rows
+// are those of the faults, as long as there is room.
+func (p *picture) matrix(r Result, y float64) float64 {
 	const right = svgWidth - edge
-	p.text(pointsLeft, y, "strong", "Killed at", rowSize, onceLeft-pointsLeft-10)
+	p.text(pointsLeft, y, "strong", "Killed at", rowSize*1.08, onceLeft-pointsLeft-dot-6)
 	p.text(onceLeft-dot, y, "small muted", "once", smallSize, twiceLeft-onceLeft)
 	p.text(twiceLeft-dot, y, "small muted", "twice", smallSize, right-twiceLeft+dot)
-	y += 32
-	step := min(dotPitch, max(barPitch, (end-y)/float64(max(1, len(r.Points)))))
+	y += titleGap
+	step := min(pitch, max(minPitch, maxRows*pitch/float64(max(1, len(r.Points)))))
 	for _, c := range r.Points {
-		class := ""
+		class := "small"
 		if c.Once+c.Twice == 0 {
-			class = "muted"
+			class = "small muted"
 		}
-		p.text(pointsLeft, y, class, c.Name, rowSize, onceLeft-pointsLeft-dot-6)
+		p.text(pointsLeft, y, class, c.Name, smallSize, onceLeft-pointsLeft-dot-6)
 		p.dot(onceLeft, y, c.Once, twiceLeft-onceLeft-2*dot-6)
 		p.dot(twiceLeft, y, c.Twice, right-twiceLeft-dot-5)
 		y += step
@@ -243,22 +308,22 @@ func (p *picture) dot(x, y float64, n int, room float64) {
 	if n == 0 {
 		class = "hollow"
 	}
-	fmt.Fprintf(p, `<circle class="%s" cx="%s" cy="%s" r="%s"/>`+"\n", class, coordinate(x), coordinate(y-4.5), coordinate(dot-0.5))
+	fmt.Fprintf(p, `<circle class="%s" cx="%s" cy="%s" r="%s"/>`+"\n", class, coordinate(x), coordinate(y-4), coordinate(dot-0.5))
 	p.text(x+dot+5, y, "small muted", brief(n), smallSize, room)
 }
 
 // foot is what somebody needs to run the campaign again, and how long things took.
 // It returns the picture's lowest line.
 func (p *picture) foot(r Result, y float64) int {
-	y += 10
+	y += 4
 	p.rule(y)
-	y += 30
+	y += 25
 	lowest := y
 	for i, f := range footFacts(r) {
 		x, at := float64(edge+i*cell), y
 		p.text(x, at, "small muted", f.name, smallSize, cell-10)
 		for part := range strings.SplitSeq(f.value, "\n") {
-			at += pitch - 1
+			at += pitch + 1
 			p.text(x, at, "", part, rowSize, cell-10)
 		}
 		lowest = max(lowest, at)
@@ -270,13 +335,15 @@ func (p *picture) foot(r Result, y float64) int {
 func footFacts(r Result) []fact {
 	recovery := "none measured"
 	if c := r.Recovery; c.Count > 0 {
-		recovery = fmt.Sprintf("p50 %s\np99 %s\nmax %s", human(c.P50), human(c.P99), human(c.Max))
+		recovery = fmt.Sprintf("p50 %s, p99 %s, max %s", human(c.P50), human(c.P99), human(c.Max))
 	}
 	all := []fact{
 		{"seeds", r.seeds()}, {"commit", r.commit()}, {"from fault to end", recovery},
-		{"took", human(r.Took) + "\n" + human(r.Summed) + " summed"},
+		{"took", human(r.Took) + ", " + human(r.Summed) + " summed"},
 	}
-	all[0].value = strings.Join(pack(strings.Split(all[0].value, ", "), ", ", rowSize, cell-10), "\n")
+	for i, f := range all {
+		all[i].value = strings.Join(pack(strings.Split(f.value, ", "), ", ", rowSize, cell-10), "\n")
+	}
 	return all
 }
 
@@ -286,6 +353,7 @@ func (p *picture) rule(y float64) {
 
 // colorOf is a group's class. What the campaign may add later is grey.
 func colorOf(name string) string {
+	name, _, _ = strings.Cut(name, ",")
 	for _, known := range groupOrder {
 		if name == known {
 			return known
@@ -297,8 +365,10 @@ func colorOf(name string) string {
 // brief is a number for little room.
 func brief(n int) string {
 	switch {
-	case n < 10_000:
+	case n < 1000:
 		return number(n)
+	case n < 10_000:
+		return fmt.Sprintf("%d.%dk", n/1000, n/100%10)
 	case n < 1_000_000:
 		return number(n/1000) + "k"
 	default:
