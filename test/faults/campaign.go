@@ -18,6 +18,7 @@ import (
 	"github.com/oncepay/oncepay/test/faults/mutants"
 	"github.com/oncepay/oncepay/test/faults/oracle"
 	"github.com/oncepay/oncepay/test/faults/pspproxy"
+	"github.com/oncepay/oncepay/test/faults/record"
 	"github.com/oncepay/oncepay/test/faults/report"
 	"github.com/oncepay/oncepay/test/harness"
 )
@@ -144,7 +145,7 @@ func (c *campaign) prove(ctx context.Context, g *ground, result *report.Result) 
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	rounds, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
 		wg    sync.WaitGroup
@@ -157,15 +158,15 @@ func (c *campaign) prove(ctx context.Context, g *ground, result *report.Result) 
 			for {
 				c.mu.Lock()
 				seed, n := next, int(next-c.Seed)
-				over := ctx.Err() != nil || c.Rounds > 0 && n >= c.Rounds || n > 0 && c.enough(time.Since(begun))
+				over := rounds.Err() != nil || c.Rounds > 0 && n >= c.Rounds || n > 0 && c.enough(time.Since(begun))
 				next++
 				c.mu.Unlock()
 				if over {
 					return
 				}
-				if err := c.oneRound(ctx, g, binary, seed); err != nil {
+				if err := c.oneRound(rounds, g, binary, seed); err != nil {
 					c.mu.Lock()
-					if ctx.Err() == nil { // else it only shows that another round failed
+					if rounds.Err() == nil { // else it only shows that another round failed
 						errs = errors.Join(errs, err)
 					}
 					c.mu.Unlock()
@@ -178,7 +179,10 @@ func (c *campaign) prove(ctx context.Context, g *ground, result *report.Result) 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sum(result)
-	return errs
+	for _, text := range harness.BrokenExchanges() { // of whichever round
+		result.Violations = append(result.Violations, record.Violation{Oracle: "as-documented", Seed: c.Seed, Detail: text})
+	}
+	return errors.Join(errs, ctx.Err())
 }
 
 // enough says whether no further round need begin after that time. It wants mu held.

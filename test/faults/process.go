@@ -23,6 +23,8 @@ const (
 	readyLimit = 60 * time.Second
 	// pollEvery is how often a file of a process's output is read again.
 	pollEvery = 10 * time.Millisecond
+	// maxUnready is more often than anybody is killed while it starts.
+	maxUnready = 30
 )
 
 // daemon is a process that is started again as soon as it has died, as a
@@ -37,6 +39,7 @@ type daemon struct {
 	mu       sync.Mutex
 	cmd      *exec.Cmd
 	runs     int
+	unready  int           // runs since the last one that became ready
 	ended    chan struct{} // of the current run
 	stopping bool
 	hits     []time.Time // when it was killed or frozen
@@ -61,6 +64,7 @@ func (d *daemon) run(ctx context.Context) error {
 		return errors.New("stopping")
 	}
 	d.runs++
+	d.unready++
 	base := filepath.Join(d.dir, fmt.Sprintf("%s.%d", d.name, d.runs))
 	cmd := exec.Command(d.binary, d.command.Args...) //nolint:noctx // ended by stop, and with this process
 	out, err := os.Create(base + ".out")
@@ -96,6 +100,9 @@ func (d *daemon) awaitReady(ctx context.Context, base string, ended <-chan struc
 	for {
 		out, err := os.ReadFile(base + ".out")
 		if err == nil && d.ready(string(out)) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.unready = 0
 			return nil
 		}
 		select {
@@ -112,31 +119,24 @@ func (d *daemon) awaitReady(ctx context.Context, base string, ended <-chan struc
 
 // supervise starts the process again whenever it has ended.
 func (d *daemon) supervise(ctx context.Context) {
-	for quick := 0; ; {
+	for {
 		d.mu.Lock()
-		ended, stopping := d.ended, d.stopping
+		ended := d.ended
 		d.mu.Unlock()
-		if stopping {
-			return
-		}
-		began := time.Now()
 		select {
 		case <-ended:
 		case <-ctx.Done():
 			return
 		}
-		// Whoever dies at once, again and again, is broken and not unlucky.
-		if quick++; time.Since(began) > time.Second {
-			quick = 0
-		}
 		d.mu.Lock()
-		stopping = d.stopping
+		stopping, unready := d.stopping, d.unready
 		d.mu.Unlock()
 		if stopping || ctx.Err() != nil {
 			return
 		}
-		if quick > 50 {
-			d.fail(fmt.Errorf("%s ended %d times in a row, each time at once", d.name, quick))
+		// Whoever never becomes ready is broken and not unlucky.
+		if unready > maxUnready {
+			d.fail(fmt.Errorf("%s ended %d times in a row before it was ready", d.name, unready))
 			return
 		}
 		if err := d.run(ctx); err != nil {

@@ -79,7 +79,8 @@ func (s *stage) run(ctx context.Context, orders []*order) []*order {
 	for _, o := range orders {
 		select {
 		case slots <- struct{}{}:
-		case <-ctx.Done():
+		case <-mayhem.Done():
+			continue // nothing more is begun
 		}
 		plays.Go(func() {
 			defer func() { <-slots }()
@@ -259,9 +260,6 @@ func (s *stage) readLogs() []record.Violation {
 				wrong = append(wrong, s.violation("clean-log", "the log of %s holds disaster %d", i.name, n))
 			}
 		}
-	}
-	for _, text := range harness.BrokenExchanges() {
-		wrong = append(wrong, s.violation("as-documented", "%s", text))
 	}
 	return wrong
 }
