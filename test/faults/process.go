@@ -23,8 +23,12 @@ const (
 	readyLimit = 60 * time.Second
 	// pollEvery is how often a file of a process's output is read again.
 	pollEvery = 10 * time.Millisecond
-	// maxUnready is more often than anybody is killed while it starts.
-	maxUnready = 30
+	// restartPause is what a supervisor waits before it starts somebody again who did
+	// not even become ready.
+	restartPause = 100 * time.Millisecond
+	// maxUnready is more often than anybody is killed, or finds no database, while it
+	// starts.
+	maxUnready = 200
 )
 
 // daemon is a process that is started again as soon as it has died, as a
@@ -138,6 +142,9 @@ func (d *daemon) supervise(ctx context.Context) {
 		if unready > maxUnready {
 			d.fail(fmt.Errorf("%s ended %d times in a row before it was ready", d.name, unready))
 			return
+		}
+		if unready > 0 {
+			rest(ctx, restartPause)
 		}
 		if err := d.run(ctx); err != nil {
 			d.fail(err)

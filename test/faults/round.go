@@ -141,6 +141,9 @@ func (s *stage) awaitSettled(ctx context.Context) {
 // judgement asks everybody what they know, and lets the oracles judge.
 func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, error) {
 	out := outcome{points: s.ctl.tallies(), log: s.faults.log()}
+	if err := s.awaitInstances(ctx); err != nil {
+		return out, err
+	}
 	seen, err := s.questions(ctx)
 	if err != nil {
 		return out, err
@@ -171,6 +174,16 @@ func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, er
 	out.violations = append(out.violations, s.readLogs()...)
 	out.recovered, err = s.recoveries(ctx)
 	return out, err
+}
+
+// awaitInstances waits until everybody who is to be asked answers again.
+func (s *stage) awaitInstances(ctx context.Context) error {
+	for _, i := range s.instances {
+		if err := i.problem(); err != nil {
+			return err
+		}
+	}
+	return s.awaitDirectory(ctx)
 }
 
 func (s *stage) violation(name, format string, args ...any) record.Violation {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -284,22 +285,26 @@ func (s *stage) awaitDirectory(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
 	for _, i := range s.instances {
-		u, _ := i.addresses()
-		for _, keys := range s.merchants {
-			client := harness.NewClient(u, keys)
-			for {
-				if a := client.Get(ctx, "/v1/idempotency-keys/none"); a.Err == nil && a.Status == 404 {
-					break
+		for n := range s.merchants {
+			for !s.knows(ctx, i, n) {
+				if ctx.Err() != nil {
+					return fmt.Errorf("%s never came to know its merchants: %s", i.name, lastLine(i.logs()))
 				}
-				select {
-				case <-ctx.Done():
-					return errors.New("an instance never came to know its merchants")
-				case <-time.After(100 * time.Millisecond):
-				}
+				rest(ctx, 2*restPause)
 			}
 		}
 	}
 	return nil
+}
+
+// knows says whether an instance answers a merchant.
+func (s *stage) knows(ctx context.Context, i *instance, merchant int) bool {
+	c := s.client(i, merchant)
+	if c == nil {
+		return false
+	}
+	a := c.Get(ctx, "/v1/idempotency-keys/none")
+	return a.Err == nil && a.Status == http.StatusNotFound
 }
 
 // close ends what belongs to the stage.
