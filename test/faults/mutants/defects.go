@@ -226,7 +226,11 @@ func requestContext() Mutant {
 		Defect: "The work on a payment ends with the client's connection; a client that hangs up breaks a charge off half-way, " +
 			"and what became of it is not saved.",
 		Edits: []Edit{
-			{serviceFile, "context.WithTimeout(context.WithoutCancel(ctx), s.lease)", "context.WithTimeout(ctx, s.lease)"},
+			{
+				serviceFile,
+				"context.WithTimeout(context.WithoutCancel(ctx), s.lease)\n\tdefer cancel()\n\ta, err := s.create(",
+				"context.WithTimeout(ctx, s.lease)\n\tdefer cancel()\n\ta, err := s.create(",
+			},
 			{settleFile, "context.WithTimeout(context.WithoutCancel(ctx), saveLimit)", "context.WithTimeout(ctx, saveLimit)"},
 		},
 	}
