@@ -199,8 +199,9 @@ func (s *stage) drive(a *actor) {
 func (s *stage) looking() {
 	s.mu.Lock()
 	a := s.driven
+	looked := a != nil && a.looked // whoever drives may be another than who looks
 	s.mu.Unlock()
-	if a != nil && a.looked {
+	if looked {
 		a.as("").reach(afterLook)
 	}
 }
@@ -217,7 +218,9 @@ func (s *stage) TraceQueryStart(ctx context.Context, conn *pgx.Conn, q pgx.Trace
 		s.claims(a.as(params.text(5)))
 	case "read_key":
 		a.as("").reach(beforeLook)
+		s.mu.Lock()
 		a.looked = true
+		s.mu.Unlock()
 	case "end_life":
 		a.as("").reach(beforeEndLife)
 	case "take_over":
