@@ -42,6 +42,7 @@ const (
 	RequestTooLarge          Code = "REQUEST_TOO_LARGE"
 	UnsupportedMediaType     Code = "UNSUPPORTED_MEDIA_TYPE"
 	IdempotencyKeyReused     Code = "IDEMPOTENCY_KEY_REUSED"
+	RateLimited              Code = "RATE_LIMITED"
 	InternalError            Code = "INTERNAL_ERROR"
 	ProviderError            Code = "PROVIDER_ERROR"
 	ProviderUnavailable      Code = "PROVIDER_UNAVAILABLE"
@@ -71,6 +72,7 @@ var status = map[Code]int{
 	RequestTooLarge:          http.StatusRequestEntityTooLarge,
 	UnsupportedMediaType:     http.StatusUnsupportedMediaType,
 	IdempotencyKeyReused:     http.StatusUnprocessableEntity,
+	RateLimited:              http.StatusTooManyRequests,
 	InternalError:            http.StatusInternalServerError,
 	ProviderError:            http.StatusBadGateway,
 	ProviderUnavailable:      http.StatusServiceUnavailable,
@@ -112,8 +114,10 @@ func (e *Error) Error() string {
 	return string(e.Code) + ": " + strings.Join(e.Messages, "; ")
 }
 
-// docs is where each code has its explanation.
-const docs = "https://github.com/oncepay/oncepay/blob/main/docs/errors.md#"
+// DocPath is where each listener serves the page of a code, and what doc_url says.
+// It is relative to the server that was asked, because that server does not know by
+// which name it was reached.
+func DocPath(code Code) string { return "/docs/errors/" + string(code) }
 
 // Body is the error as it goes on the wire.
 func (e *Error) Body(requestID string) []byte {
@@ -126,7 +130,7 @@ func (e *Error) Body(requestID string) []byte {
 		Messages  []string `json:"messages"`
 		RequestID string   `json:"request_id"`
 		DocURL    string   `json:"doc_url"`
-	}{e.Code, messages, requestID, docs + strings.ToLower(string(e.Code))})
+	}{e.Code, messages, requestID, DocPath(e.Code)})
 	if err != nil {
 		panic(err) // four strings
 	}

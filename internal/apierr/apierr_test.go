@@ -47,7 +47,7 @@ func TestEveryCodeHasABodyThatSaysSomething(t *testing.T) {
 			if len(w.Messages) == 0 || slices.Contains(w.Messages, "") {
 				t.Errorf("%s says nothing: %s", c, body)
 			}
-			if !strings.HasPrefix(w.DocURL, "https://") || !strings.HasSuffix(w.DocURL, "/docs/errors.md#"+strings.ToLower(string(c))) {
+			if w.DocURL != "/docs/errors/"+string(c) {
 				t.Errorf("%s leads to %s", c, w.DocURL)
 			}
 		}
@@ -87,6 +87,7 @@ func TestStatusesAreThoseOfTheContract(t *testing.T) {
 		http.StatusRequestEntityTooLarge: {RequestTooLarge},
 		http.StatusUnsupportedMediaType:  {UnsupportedMediaType},
 		http.StatusUnprocessableEntity:   {IdempotencyKeyReused},
+		http.StatusTooManyRequests:       {RateLimited},
 		http.StatusInternalServerError:   {InternalError},
 		http.StatusBadGateway:            {ProviderError},
 		http.StatusServiceUnavailable:    {ProviderUnavailable, ServiceUnavailable},

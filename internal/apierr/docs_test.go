@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// docsFile is the page that every doc_url leads to.
+// docsFile is what the page behind every doc_url is made of, by internal/apidocs.
 const docsFile = "../../docs/errors.md"
 
 // sections are the page's, by heading, in their order.
@@ -89,7 +89,7 @@ func TestTheExampleOnThePageIsOneOfOurs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, member := range []string{`"code"`, `"messages"`, `"request_id"`, `"doc_url": "` + docs + `invalid_amount"`} {
+	for _, member := range []string{`"code"`, `"messages"`, `"request_id"`, `"doc_url": "` + DocPath(InvalidAmount) + `"`} {
 		if !strings.Contains(string(page), "\n  "+member) {
 			t.Errorf("the example has no %s", member)
 		}
