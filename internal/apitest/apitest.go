@@ -45,7 +45,7 @@ func Problem(req *http.Request, reqBody []byte, res *http.Response, resBody []by
 		return err
 	}
 	route, params := d.find(req.Method, req.URL.EscapedPath())
-	if route == nil {
+	if route == nil || isUnrouted(res, resBody) {
 		return d.unrouted(res, resBody)
 	}
 	input := &openapi3filter.RequestValidationInput{
@@ -79,6 +79,9 @@ var Load = sync.OnceValues(func() (*Document, error) {
 	// the other validator understands as well.
 	spec.OpenAPI = "3.0.3"
 	makeStrict(spec)
+	for _, media := range []string{"text/html", "text/css", "text/javascript"} { // unknown to the validator
+		openapi3filter.RegisterBodyDecoder(media, openapi3filter.PlainBodyDecoder)
+	}
 	return &Document{spec}, nil
 })
 
@@ -127,11 +130,18 @@ func wasValid(res *http.Response, body []byte) bool {
 	return true
 }
 
+// isUnrouted reports whether the answer is one that no operation gives. A listener
+// gives it to what is mounted on the other one, too.
+func isUnrouted(res *http.Response, body []byte) bool {
+	return res.StatusCode == http.StatusNotFound && bytes.Contains(body, []byte(`"there is nothing at this path"`))
+}
+
 // unrouted checks an answer to a request that no operation of the document is
 // meant by.
 func (d *Document) unrouted(res *http.Response, body []byte) error {
 	name, known := map[int]string{
 		http.StatusNotFound: "NoSuchPath", http.StatusMethodNotAllowed: "NoSuchMethod", http.StatusUnauthorized: "Unauthorized",
+		http.StatusTooManyRequests: "RateLimited", http.StatusServiceUnavailable: "DatabaseAway",
 	}[res.StatusCode]
 	if !known {
 		return errors.New("the document has no such operation")
@@ -169,7 +179,7 @@ func match(template, segments []string) (params map[string]string, ok bool) {
 		switch value, err := url.PathUnescape(segments[i]); {
 		case !isParam && want != segments[i]:
 			return nil, false
-		case isParam && (err != nil || value == ""):
+		case isParam && err != nil:
 			return nil, false
 		case isParam:
 			params[strings.TrimSuffix(name, "}")] = value
