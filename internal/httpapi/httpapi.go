@@ -1,14 +1,17 @@
 // Package httpapi is the edge that every listener shares: request ids, the error
-// envelope, bounded bodies, and one log line a request.
+// envelope, bounded bodies, limits on who asks too much, probes, and one log line a
+// request.
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"mime"
 	"net"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"runtime/debug"
 	"strconv"
@@ -17,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
 
 	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/internal/jsontree"
@@ -38,6 +42,10 @@ const (
 	// longer than the usual proxy's, so that the proxy closes first.
 	idleTimeout = 2 * time.Minute
 )
+
+// statusClientGone is what the log says of a request whose client hung up before it
+// was answered; nginx began to call it that. Nobody is there to be told.
+const statusClientGone = 499
 
 // HeaderRequestID names a request, in both directions.
 const HeaderRequestID = "X-Request-Id"
@@ -83,21 +91,87 @@ type Options struct {
 	Unavailable func(error) bool
 	// Describe turns an unexpected error into a line that may be logged.
 	Describe func(error) string
+	// Observe may be nil.
+	Observe Observer
+
+	// Timeout bounds a request, but for what its handler does on its own account, such
+	// as moving money. 0: no limit.
+	Timeout time.Duration
+	// Probes are served if there are any.
+	Probes *Probes
+	// MaxInFlight is how many requests may be worked on at a time; more are told to
+	// come back before anybody looks at them. Probes don't count. 0: no limit.
+	MaxInFlight int
+	// FailedAuth is how many requests a minute from one address may fail for their
+	// credentials before they are told to wait. 0: no limit.
+	FailedAuth int
+	// TrustedProxies are those whose X-Forwarded-For is believed. Without any, an
+	// address is that of the connection.
+	TrustedProxies []netip.Prefix
 }
 
-// New is an Echo without routes that answers every failure in the contract's
-// envelope.
+// New is an Echo with no routes but the probes', that answers every failure in the
+// contract's envelope. What is added to it with Pre comes between the log line and
+// the limits, what is added with Use behind the limits.
 func New(o Options) *echo.Echo {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
-	e.IPExtractor = echo.ExtractIPDirect()
+	e.IPExtractor = addressFrom(o.TrustedProxies)
 	e.HTTPErrorHandler = func(err error, c echo.Context) { o.answerError(err, c) }
 	e.Pre(o.logged)
+	e.Use(wholeSegments)
+	if o.MaxInFlight > 0 {
+		e.Use(limitInFlight(o.MaxInFlight))
+	}
+	if o.FailedAuth > 0 {
+		e.Use(limitFailedAuth(NewLimiter(o.FailedAuth)))
+	}
+	if o.Timeout > 0 {
+		e.Use(middleware.ContextTimeout(o.Timeout))
+	}
+	if o.Probes != nil {
+		o.Probes.mount(e)
+	}
 	return e
 }
 
+// wholeSegments refuses a path in whose last parameter there is a slash: Echo lets it
+// take the rest of the path, as a star does, and nobody means that.
+func wholeSegments(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		route := c.Path()
+		if strings.Contains(route, ":") && strings.Count(route, "/") != strings.Count(c.Request().URL.EscapedPath(), "/") {
+			return echo.ErrNotFound
+		}
+		return next(c)
+	}
+}
+
+// headers are on every answer. Answers about money are nobody's to keep, and none of
+// them is a page: a browser that is led to one must show, run and embed nothing. A
+// handler of a page sets its own policy.
+var headers = map[string]string{
+	"Cache-Control":           "no-store",
+	"X-Content-Type-Options":  "nosniff",
+	"Referrer-Policy":         "no-referrer",
+	"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+// announce sets the headers that every answer has.
+func (o Options) announce(r *echo.Response) {
+	for name, value := range headers {
+		r.Header().Set(name, value)
+	}
+	r.Before(func() { // as late as can be: the stop may begin while the request is worked on
+		if o.Probes.stopping() {
+			r.Header().Set(echo.HeaderConnection, "close")
+		}
+	})
+}
+
 // logged gives the request its id, recovers from panics, and writes the one log
-// line when the answer is out.
+// line when the answer is out. Probes come every second from several sides; their
+// lines are for who has the log at debug.
 func (o Options) logged(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		begun := time.Now()
@@ -109,20 +183,42 @@ func (o Options) logged(next echo.HandlerFunc) echo.HandlerFunc {
 		c.Set(keyRequestID, id)
 		c.Set(keyLine, line)
 		c.Response().Header().Set(HeaderRequestID, id)
-		c.Response().Header().Set("Cache-Control", "no-store") // answers about money are nobody's to keep
-		c.Response().Header().Set("X-Content-Type-Options", "nosniff")
-		code := apierr.Code("")
+		o.announce(c.Response())
+		seen := o.observe(c)
+		code, client := apierr.Code(""), c.Request().Context()
 		if err := o.recovered(next, c); err != nil {
+			if errors.Is(err, context.Canceled) && client.Err() != nil {
+				err = apierr.New(apierr.RequestTimeout, "the connection was closed before the answer was there").WithStatus(statusClientGone)
+			}
 			code = o.answerError(err, c)
 		}
-		o.Log.LogAttrs(c.Request().Context(), slog.LevelInfo, "request",
-			slog.String("request_id", id), slog.String("method", c.Request().Method), slog.String("route", c.Path()),
+		level, method := slog.LevelInfo, methodOf(c.Request())
+		if isProbe(c) {
+			level = slog.LevelDebug
+		}
+		o.Log.LogAttrs(c.Request().Context(), level, "request",
+			slog.String("request_id", id), slog.String("method", method), slog.String("route", c.Path()),
 			slog.Int("status", c.Response().Status), slog.Int64("duration_ms", time.Since(begun).Milliseconds()),
 			slog.String("account_id", line.AccountID), slog.String("mode", line.Mode), slog.String("idem_verdict", line.Verdict),
 			slog.String("transaction_id", line.TransactionID), slog.String("provider", line.Provider),
 			slog.Int64("provider_ms", line.ProviderTime.Milliseconds()), slog.String("error_code", string(code)))
+		seen(Seen{
+			RequestID: id, Method: method, Route: c.Path(), Status: c.Response().Status, Code: code,
+			Line: *line, Duration: time.Since(begun),
+		})
 		return nil
 	}
+}
+
+// methodOf is a request's method for logs, metrics and traces. A client may send any
+// word as one, a secret that has slipped into the wrong place included.
+func methodOf(r *http.Request) string {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodConnect, http.MethodOptions, http.MethodTrace:
+		return r.Method
+	}
+	return "other"
 }
 
 // recovered turns a panic into an error. Its stack is logged, its value is not:

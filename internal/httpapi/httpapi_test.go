@@ -95,7 +95,7 @@ func (x *edge) envelope(a answer) (code string, messages []string, requestID str
 	if err := d.Decode(&e); err != nil {
 		x.t.Fatalf("%d is no error envelope: %v: %.200s", a.status, err, a.body)
 	}
-	if a.header.Get("Content-Type") != "application/json" || e.RequestID != a.header.Get(HeaderRequestID) || !strings.HasSuffix(e.DocURL, "#"+strings.ToLower(e.Code)) {
+	if a.header.Get("Content-Type") != "application/json" || e.RequestID != a.header.Get(HeaderRequestID) || e.DocURL != apierr.DocPath(apierr.Code(e.Code)) {
 		x.t.Errorf("%d %s has content type %q, request id %q (header: %q), doc_url %q", a.status, e.Code, a.header.Get("Content-Type"), e.RequestID, a.header.Get(HeaderRequestID), e.DocURL)
 	}
 	return e.Code, e.Messages, e.RequestID
@@ -326,12 +326,15 @@ func TestAnswersAreNobodysToKeep(t *testing.T) {
 		x.call(http.MethodPost, "/", strings.NewReader(`{"b":1.50,"a":"é"}`), "Content-Type", "application/json"),
 		x.call(http.MethodGet, "/", nil), x.call(http.MethodGet, "/nothing", nil),
 	} {
-		for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Type": "application/json"} {
+		for name, want := range map[string]string{
+			"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Type": "application/json",
+			"Referrer-Policy": "no-referrer", "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+		} {
 			if got := a.header.Get(name); got != want {
 				t.Errorf("%d: %s is %q, want %q", a.status, name, got, want)
 			}
 		}
-		if a.header.Get(HeaderRequestID) == "" || a.header.Get("Set-Cookie") != "" || a.header.Get("Server") != "" {
+		if a.header.Get(HeaderRequestID) == "" || a.header.Get("Set-Cookie") != "" || a.header.Get("Server") != "" || a.header.Get("X-Powered-By") != "" {
 			t.Errorf("%d has headers %v", a.status, slices.Sorted(maps.Keys(a.header)))
 		}
 	}
