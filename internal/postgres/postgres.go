@@ -119,6 +119,22 @@ func (db *DB) Close() {
 	db.pool.Close()
 }
 
+// PoolStats is how busy a pool is, and how long was waited for it.
+type PoolStats struct {
+	Acquired, Idle, Max int           // connections in use, at rest, and at most
+	Waits               int64         // how often nobody was at rest, since Open
+	Waited              time.Duration // how long that took, all together
+}
+
+// PoolStats tells how busy the pool is now.
+func (db *DB) PoolStats() PoolStats {
+	s := db.pool.Stat()
+	return PoolStats{
+		Acquired: int(s.AcquiredConns()), Idle: int(s.IdleConns()), Max: int(s.MaxConns()),
+		Waits: s.EmptyAcquireCount(), Waited: s.EmptyAcquireWaitTime(),
+	}
+}
+
 // Conn is the database for single statements, each its own transaction.
 func (db *DB) Conn(ctx context.Context) Tx { return db.gorm.WithContext(ctx) }
 

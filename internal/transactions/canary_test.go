@@ -71,7 +71,9 @@ func newMine(t *testing.T) *mine {
 	edge := httpapi.Options{Log: log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe}
 	public, operator := httpapi.New(edge), httpapi.New(edge)
 	NewHandler(m.service, m.auth).Mount(public)
-	admin.Mount(operator, m.token, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+	admin.Mount(operator, m.token, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	}),
 		merchants.NewOperatorHandler(m.auth), NewOperatorHandler(m.service))
 	m.edges = []*echo.Echo{public, operator}
 	m.public, m.operator = serve(t, public), serve(t, operator)

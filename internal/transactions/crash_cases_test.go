@@ -756,7 +756,7 @@ func (w *world) resolve(nonce, outcome string) response {
 func (w *world) resolveOn(i instance, nonce, outcome string) response {
 	w.t.Helper()
 	return w.call(http.MethodPost, i.operator.URL+"/admin/v1/transactions/"+w.transaction(nonce).ID.String()+"/resolve",
-		[]byte(`{"outcome":"`+outcome+`","provider_reference":"seen-by-a-person","reason":"called the provider"}`))
+		[]byte(`{"outcome":"`+outcome+`","provider_reference":"seen-by-a-person","reason":"called the provider"}`), "Authorization", "Bearer "+operatorToken)
 }
 
 // park brings an unresolved transaction to where a person must decide: recovery has

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -34,10 +36,17 @@ const (
 type Handler struct {
 	service *Service
 	auth    *merchants.Service
+	lookups *httpapi.Limiter // by account; nil: no limit
 }
 
 // NewHandler makes the merchants' handler.
-func NewHandler(s *Service, auth *merchants.Service) *Handler { return &Handler{s, auth} }
+func NewHandler(s *Service, auth *merchants.Service) *Handler {
+	return &Handler{service: s, auth: auth}
+}
+
+// LimitLookups limits how often each account may look nonces up, found or not: who
+// tries nonces out should get nowhere. Call it before Mount.
+func (h *Handler) LimitLookups(l *httpapi.Limiter) { h.lookups = l }
 
 // Mount adds the routes to e.
 func (h *Handler) Mount(e *echo.Echo) {
@@ -168,6 +177,9 @@ func (h *Handler) list(c echo.Context) error {
 	if order == "" {
 		return apierr.New(apierr.MissingParameters, "merchant_order_id is required")
 	}
+	if !utf8.ValidString(order) || strings.ContainsFunc(order, unicode.IsControl) { // no payment has one, and PostgreSQL knows no U+0000
+		return apierr.New(apierr.InvalidParameters, "merchant_order_id must be UTF-8 without control characters")
+	}
 	limit, after, err := page(c)
 	if err != nil {
 		return err
@@ -216,6 +228,9 @@ func (h *Handler) present(c echo.Context, caller merchants.Caller, ps ...Payment
 // lives, in the mode of the key.
 func (h *Handler) lookup(c echo.Context) error {
 	caller := callerOf(c)
+	if wait := h.lookups.Take(caller.AccountID.String()); wait > 0 {
+		return httpapi.TooMany("this account has looked up too many nonces within a minute; wait for Retry-After", wait)
+	}
 	return h.service.serveLookup(c, Scope{AccountID: caller.AccountID, Mode: caller.Mode})
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
+	"github.com/oncepay/oncepay/internal/apitest"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/merchants"
@@ -251,6 +252,9 @@ func (m *model) start(number int) *process {
 	e := httpapi.New(httpapi.Options{Log: log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe})
 	NewHandler(p.service, m.auth).Mount(e)
 	p.handler = e
+	if !m.policy.KeepErrors { // which no merchant can choose yet, so the API document has none of its answers
+		p.handler = apitest.Handler(m.rt, e)
+	}
 	return p
 }
 

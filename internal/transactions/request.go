@@ -187,9 +187,10 @@ func (v *validator) descriptive(at jsontree.Value) json.RawMessage {
 	return data
 }
 
-// unavailable refuses an instruction about money that we would have to ignore.
-func (v *validator) unavailable(at jsontree.Value) {
-	if at.Given() && (at.Kind() != jsontree.Array && at.Kind() != jsontree.Object || at.Len() > 0) {
+// unavailable refuses an instruction about money that we would have to ignore. An
+// empty one of its kind says nothing.
+func (v *validator) unavailable(at jsontree.Value, kind jsontree.Kind) {
+	if at.Given() && (at.Kind() != kind || at.Len() > 0) {
 		v.invalid(at, "is not available yet and must be left out")
 	}
 }
@@ -234,10 +235,10 @@ func parseRequest(body jsontree.Value, rules rules) (Request, error) {
 	v.workflow(&r, body)
 	v.paymentMethod(&r, body.Get("payment_method"), rules)
 	r.Metadata = v.metadata(body.Get("metadata"))
-	v.unavailable(body.Get("split_marketplace"))
-	v.unavailable(body.Get("subscription"))
-	v.unavailable(body.Get("amount").Get("currency_conversion"))
-	if at := body.Get("fraud_screening").Get("stand_alone"); v.boolean(at, false) {
+	v.unavailable(body.Get("split_marketplace"), jsontree.Array)
+	v.unavailable(body.Get("subscription"), jsontree.Object)
+	v.unavailable(body.Get("amount").Get("currency_conversion"), jsontree.Object)
+	if at := v.object(body.Get("fraud_screening")).Get("stand_alone"); v.boolean(at, false) {
 		v.invalid(at, "must be false: stand-alone screening is not available yet")
 	}
 	return r, v.err()
@@ -342,8 +343,8 @@ func (v *validator) card(r *Request, at jsontree.Value, rules rules) {
 	if verify := at.Get("verify"); v.boolean(verify, false) {
 		v.invalid(verify, "must be false: card verification is not available yet")
 	}
-	v.unavailable(at.Get("delayed_capture_settings"))
-	v.unavailable(at.Get("delayed_cancel_settings"))
+	v.unavailable(at.Get("delayed_capture_settings"), jsontree.Object)
+	v.unavailable(at.Get("delayed_cancel_settings"), jsontree.Object)
 
 	data := at.Get("card_data")
 	if !v.required(data) {

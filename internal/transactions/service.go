@@ -59,6 +59,18 @@ type Options struct {
 	// RawLiveCards allows card numbers in live mode.
 	RawLiveCards bool
 	Log          *slog.Logger
+	// Watch may be nil.
+	Watch Watcher
+}
+
+// Watcher is called as an exchange with a provider begins; kind is send, inquire or
+// void. The exchange goes on with the context that it returns; the function that it
+// returns is called with what the exchange came to.
+type Watcher func(ctx context.Context, provider, kind string) (context.Context, func(providers.Outcome, time.Duration))
+
+// unwatched is the Watcher where nobody asked for one.
+func unwatched(ctx context.Context, _, _ string) (context.Context, func(providers.Outcome, time.Duration)) {
+	return ctx, func(providers.Outcome, time.Duration) {}
 }
 
 // Service creates payments, resumes what was left unresolved, and answers what
@@ -72,6 +84,7 @@ type Service struct {
 	prints    *idem.Fingerprinter
 	rawLive   bool
 	log       *slog.Logger
+	watch     Watcher
 	instance  uuid.UUID
 }
 
@@ -82,9 +95,12 @@ func NewService(o Options) (*Service, error) {
 			return nil, fmt.Errorf("the lease must be at least %s: the time-out of provider %s and %s more", least, p.Name(), LeaseMargin)
 		}
 	}
+	if o.Watch == nil {
+		o.Watch = unwatched
+	}
 	return &Service{
 		store: store{o.DB}, providers: o.Providers, arrivals: o.Arrivals, lease: o.Lease, policyOf: o.PolicyOf,
-		prints: o.Fingerprints, rawLive: o.RawLiveCards, log: o.Log, instance: uuid.Must(uuid.NewV7()),
+		prints: o.Fingerprints, rawLive: o.RawLiveCards, log: o.Log, watch: o.Watch, instance: uuid.Must(uuid.NewV7()),
 	}, nil
 }
 
@@ -202,6 +218,10 @@ func (s *Service) Replay(ctx context.Context, cmd Create) (Answer, bool, error) 
 	if !cmd.Policy.IgnoreRetryBody {
 		return Answer{}, false, nil
 	}
+	// A body that ended early cancels the request, but whoever shut down only their
+	// own half of the connection still listens.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
+	defer cancel()
 	k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, nil)
 	if err != nil || !found || k.ResponseStatus == nil || k.Operation != cmd.Operation || k.over() {
 		return Answer{}, false, err

@@ -22,6 +22,7 @@ type run struct {
 	clock     clock
 	started   time.Time // before the claim was asked for
 	provider  providers.Provider
+	watch     Watcher
 	terms     terms
 	policy    idem.Policy
 	by        taker
@@ -40,7 +41,7 @@ const saveLimit = 12 * time.Second
 
 func (s *Service) newRun(tx Transaction, c clock, started time.Time, p providers.Provider, policy idem.Policy, by taker) *run {
 	t := s.terms(p)
-	return &run{tx: tx, clock: c, started: started, provider: p, terms: t, policy: policy, by: by, window: t.sendWindow()}
+	return &run{tx: tx, clock: c, started: started, provider: p, watch: s.watch, terms: t, policy: policy, by: by, window: t.sendWindow()}
 }
 
 // maySend says whether a charge may still go on the wire. It is asked again just
@@ -74,9 +75,11 @@ func (r *run) now() time.Time { return r.clock.earliest().Truncate(time.Microsec
 func (r *run) exchange(ctx context.Context, kind string, f func(ctx context.Context) providers.Result) providers.Result {
 	ctx, cancel := context.WithTimeout(ctx, r.terms.timeout)
 	defer cancel()
+	ctx, seen := r.watch(ctx, r.provider.Name(), kind)
 	at, begun := r.now(), time.Now()
 	result := storable(f(ctx))
 	took := time.Since(begun)
+	seen(result.Outcome, took)
 	r.spent += took
 	r.calls = append(r.calls, call{
 		Seq: len(r.calls) + 1, Kind: kind, Provider: r.provider.Name(), Outcome: string(result.Outcome),

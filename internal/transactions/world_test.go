@@ -14,9 +14,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v4"
 
-	"github.com/oncepay/oncepay/internal/httpapi"
+	"github.com/oncepay/oncepay/internal/apitest"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/merchants"
 	"github.com/oncepay/oncepay/internal/pgtest"
@@ -308,17 +307,24 @@ func (w *world) newInstanceWith(db *postgres.DB, change func(*Options)) instance
 	if _, err := i.auth.Refresh(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
-	edge := httpapi.Options{Log: log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe}
-	public, operator := httpapi.New(edge), httpapi.New(edge)
-	NewHandler(i.service, i.auth).Mount(public)
-	g := operator.Group("/admin/v1") // without its token: package admin has its own tests
-	NewOperatorHandler(i.service).Mount(g)
-	i.public, i.operator = serve(w.t, public), serve(w.t, operator)
+	public, operator := w.edges(i, log)
+	i.operator = serve(w.t, operator)
+	if o.PolicyOf(w.account).KeepErrors { // which no merchant can choose yet, so the API document has none of its answers
+		i.public = serveAnything(w.t, public)
+	} else {
+		i.public = serve(w.t, public)
+	}
 	return i
 }
 
-func serve(t *testing.T, e *echo.Echo) *httptest.Server {
-	s := httptest.NewServer(e)
+// serve lets h answer on a port of its own. Each exchange is held against the API
+// document.
+func serve(t *testing.T, h http.Handler) *httptest.Server {
+	return serveAnything(t, apitest.Handler(t, h))
+}
+
+func serveAnything(t *testing.T, h http.Handler) *httptest.Server {
+	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	return s
 }

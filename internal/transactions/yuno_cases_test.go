@@ -202,7 +202,7 @@ func (w *world) wantError(r response, status int, code string, messages ...strin
 	if envelope.RequestID == "" || envelope.RequestID != r.header.Get(httpapi.HeaderRequestID) {
 		w.t.Fatalf("request_id is %q in the body and %q in the header", envelope.RequestID, r.header.Get(httpapi.HeaderRequestID))
 	}
-	if !strings.HasSuffix(envelope.DocURL, "#"+strings.ToLower(code)) {
+	if envelope.DocURL != "/docs/errors/"+code {
 		w.t.Fatalf("doc_url is %q", envelope.DocURL)
 	}
 	if got := r.header.Get("Content-Type"); got != "application/json" {

@@ -1,0 +1,90 @@
+package transactions
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/oncepay/oncepay/internal/apitest"
+	"github.com/oncepay/oncepay/internal/jsontree"
+)
+
+// TestWhatIsAcceptedIsAsTheDocumentSays puts every kind of value into every place of a
+// payment that the API document names. What is accepted, the document must allow: a
+// client that goes by it must be able to tell what we will make of its request.
+func TestWhatIsAcceptedIsAsTheDocumentSays(t *testing.T) {
+	t.Parallel()
+	d, err := apitest.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := d.Spec.Components.Schemas["CreatePayment"].Value
+	const account = "0198c2f3-7777-7777-8888-999999999999"
+	good := `{"account_id":"` + account + `","merchant_order_id":"order","description":"A test","country":"US","amount":{"currency":"USD","value":45.67},
+		"payment_method":{"type":"CARD","detail":{"card":{"card_data":{"number":"4111111111111111","expiration_month":11,"expiration_year":28}}}}}`
+	values := []string{
+		"null", "true", "false", "0", "1", "-1", "1.5", "28", "1e400", `""`, `" "`, `"x"`, `"123"`, `"text"`, `"4111111111111111"`, `"` + account + `"`,
+		"[]", "{}", "[1]", `["text"]`, "[{}]", `[{"key":"k","value":"v"}]`, `{"":0}`, `{"text":"text"}`,
+	}
+	accepted, tried := 0, 0
+	for _, path := range places(schema, nil) {
+		for _, value := range values {
+			body := put(t, good, path, value)
+			tree, err := jsontree.Parse(body)
+			if err != nil {
+				continue // not JSON to us
+			}
+			tried++
+			if _, err := parseRequest(tree, rules{accountID: account, rawCards: true, cardFingerprint: func(string) string { return "keyed" }}); err != nil {
+				continue
+			}
+			accepted++
+			var read any
+			if err := json.Unmarshal(body, &read); err != nil {
+				t.Fatal(err)
+			}
+			if err := schema.VisitJSON(read); err != nil {
+				t.Errorf("%v may be %s, but not by the document: %v", path, value, err)
+			}
+		}
+	}
+	if accepted < 80 || tried < 5*accepted {
+		t.Errorf("%d of %d bodies were accepted: that says little", accepted, tried)
+	}
+}
+
+// places are the paths of all members that an object of this schema may have.
+func places(s *openapi3.Schema, above []string) (paths [][]string) {
+	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
+		path := append(slices.Clone(above), name)
+		paths = append(append(paths, path), places(s.Properties[name].Value, path)...)
+	}
+	return paths
+}
+
+// put is body with a value at a path, in objects that are made as needed.
+func put(t *testing.T, body string, path []string, value string) []byte {
+	t.Helper()
+	members := map[string]json.RawMessage{}
+	if err := json.Unmarshal([]byte(body), &members); err != nil {
+		t.Fatal(err)
+	}
+	if len(path) == 1 {
+		members[path[0]] = json.RawMessage(value)
+	} else {
+		inner := members[path[0]]
+		if inner == nil || bytes.Equal(inner, []byte("null")) {
+			inner = []byte("{}")
+		}
+		members[path[0]] = put(t, string(inner), path[1:], value)
+	}
+	changed, err := json.Marshal(members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
+}
