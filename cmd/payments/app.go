@@ -11,13 +11,16 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
 
 	"github.com/oncepay/oncepay/internal/admin"
+	"github.com/oncepay/oncepay/internal/apidocs"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/merchants"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
+	"github.com/oncepay/oncepay/internal/telemetry"
 	"github.com/oncepay/oncepay/internal/transactions"
 	"github.com/oncepay/oncepay/internal/worker"
 )
@@ -28,6 +31,9 @@ const (
 	directoryEvery = 2 * time.Second
 	// arrivalsEvery is how much of the timeline a crash may lose.
 	arrivalsEvery = 500 * time.Millisecond
+	// requestTimeout is for requests of merchants that move no money: what the slowest
+	// statement may take, and a long wait for a connection. Those that do have the lease.
+	requestTimeout = 30 * time.Second
 	// answerMargin is what a listener allows beyond the longest request.
 	answerMargin = 15 * time.Second
 )
@@ -40,6 +46,8 @@ type appConfig struct {
 	listen       string
 	adminListen  string
 	times        times
+	limits       limits
+	drain        time.Duration                 // how long a stop goes on accepting requests
 	providers    map[string]providers.Provider // by mode
 	rawLiveCards bool
 	log          *slog.Logger
@@ -53,6 +61,8 @@ type app struct {
 	auth     *merchants.Service
 	arrivals *idem.Arrivals
 	loops    *worker.Group
+	probes   *httpapi.Probes
+	seen     *telemetry.Telemetry
 
 	public, operator           *http.Server
 	publicAddr, operatorAddr   string
@@ -62,7 +72,11 @@ type app struct {
 // startApp returns once both listeners accept connections.
 func startApp(ctx context.Context, cfg appConfig) (_ *app, err error) {
 	a := &app{cfg: cfg, publicError: make(chan error, 1), operatorError: make(chan error, 1)}
-	a.db, err = postgres.Open(ctx, cfg.databaseURL, postgres.Options{})
+	a.seen, err = telemetry.New(ctx, telemetry.Options{Version: version, Log: cfg.log})
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	a.db, err = postgres.Open(ctx, cfg.databaseURL, postgres.Options{Tracer: a.seen.Statements()})
 	if err != nil {
 		return nil, unavailableError("%w", err)
 	}
@@ -74,6 +88,7 @@ func startApp(ctx context.Context, cfg appConfig) (_ *app, err error) {
 	if err := a.db.CheckSchema(ctx); err != nil {
 		return nil, err
 	}
+	a.probes = httpapi.NewProbes(a.db.Ping, cfg.log)
 	if err := a.assemble(ctx); err != nil {
 		return nil, err
 	}
@@ -81,6 +96,7 @@ func startApp(ctx context.Context, cfg appConfig) (_ *app, err error) {
 		return nil, err
 	}
 	a.startLoops(ctx)
+	a.probes.Serve() // the keys were loaded by assemble
 	return a, nil
 }
 
@@ -98,6 +114,7 @@ func (a *app) assemble(ctx context.Context) error {
 	a.service, err = transactions.NewService(transactions.Options{
 		DB: a.db, Providers: providers.NewRegistry(a.cfg.providers), Arrivals: a.arrivals, Lease: a.cfg.times.lease,
 		PolicyOf: a.policyOf, Fingerprints: prints, RawLiveCards: a.cfg.rawLiveCards, Log: a.cfg.log,
+		Watch: a.seen.Exchanges(),
 	})
 	if err != nil {
 		return err
@@ -117,14 +134,33 @@ func (a *app) policyOf(account uuid.UUID) idem.Policy {
 	return p
 }
 
+// mount makes what the two listeners serve. The limits on requests are the public
+// one's: an operator who mends something must get in however many merchants call.
+func (a *app) mount() (public, operator *echo.Echo) {
+	edge := httpapi.Options{
+		Log: a.cfg.log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe,
+		Probes: a.probes, FailedAuth: httpapi.FailedAuthPerMinute, TrustedProxies: a.cfg.limits.proxies,
+	}
+	edge.Observe, edge.Timeout = a.seen.Requests(telemetry.Admin), a.cfg.times.lease // a profile takes as long as was asked for
+	operator = httpapi.New(edge)
+	edge.Observe, edge.Timeout = a.seen.Requests(telemetry.Public), requestTimeout
+	edge.MaxInFlight = a.cfg.limits.inFlight
+	public = httpapi.New(edge)
+
+	apidocs.Mount(public)
+	apidocs.Mount(operator) // where the doc_url of its errors leads
+	merchantsAPI := transactions.NewHandler(a.service, a.auth)
+	merchantsAPI.LimitLookups(httpapi.NewLimiter(a.cfg.limits.lookups))
+	merchantsAPI.Mount(public)
+	admin.Mount(operator, a.cfg.adminToken, a.seen.Handler(a.db, a.service),
+		merchants.NewOperatorHandler(a.auth), transactions.NewOperatorHandler(a.service))
+	mountProfiles(operator)
+	return public, operator
+}
+
 // listen opens both listeners and serves on them.
 func (a *app) listen(ctx context.Context) error {
-	edge := httpapi.Options{Log: a.cfg.log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe}
-	publicMux, operatorMux := httpapi.New(edge), httpapi.New(edge)
-	transactions.NewHandler(a.service, a.auth).Mount(publicMux)
-	admin.Mount(operatorMux, a.cfg.adminToken, newMetrics(a.service),
-		merchants.NewOperatorHandler(a.auth), transactions.NewOperatorHandler(a.service))
-
+	publicMux, operatorMux := a.mount()
 	longest := a.cfg.times.lease + answerMargin
 	a.public = httpapi.Server(publicMux, a.cfg.log, longest)
 	a.operator = httpapi.Server(operatorMux, a.cfg.log, longest)
@@ -182,10 +218,17 @@ func (a *app) wait(ctx context.Context, died <-chan struct{}) error {
 	}
 }
 
-// stop lets requests in flight finish, then the loops, and closes the database. It
-// takes at most the shutdown time-out and a few seconds. What it cannot finish,
-// the next process resumes.
+// stop ends the instance in the order in which nobody loses a request: it is unready
+// first, and goes on accepting for the drain delay, so that whoever sends it requests
+// can stop; then it lets requests in flight finish, then the loops, and closes the
+// database. It takes at most the drain delay, the shutdown time-out and a few seconds.
+// What it cannot finish, the next process resumes.
 func (a *app) stop(ctx context.Context) error {
+	a.probes.Stop()
+	if ctx.Err() != nil { // it was told to; one that failed has nothing to wait for
+		a.cfg.log.InfoContext(ctx, "stopping", "drain_delay_ms", a.cfg.drain.Milliseconds())
+		<-time.After(a.cfg.drain)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.times.shutdown)
 	defer cancel()
 	var (
@@ -206,5 +249,6 @@ func (a *app) stop(ctx context.Context) error {
 	_, err := a.arrivals.Flush(last)
 	err = errors.Join(err, a.service.Goodbye(last))
 	a.db.Close()
+	a.seen.Stop(last)
 	return errors.Join(errs[0], errs[1], err)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -33,6 +34,9 @@ type serverFlags struct {
 	RecoveryInterval time.Duration  `default:"2s" help:"How often to look for unresolved payments."`
 	Retention        time.Duration  `default:"24h" help:"How long a nonce's answer is kept."`
 	ShutdownTimeout  time.Duration  `default:"30s" help:"How long a stop waits for requests in flight."`
+	MaxInFlight      int            `default:"1024" help:"How many of the API's requests are worked on at a time." placeholder:"N"`
+	LookupRate       int            `default:"60" help:"How many look-ups of nonces an account has a minute." placeholder:"N"`
+	TrustedProxies   []string       `help:"Networks whose X-Forwarded-For is believed, such as 10.1.0.0/16, separated by commas (default: nobody's)." placeholder:"CIDR"`
 }
 
 // times are the durations that the protocol needs, checked against each other.
@@ -76,6 +80,33 @@ func (f serverFlags) times() (times, error) {
 		return t, usage("--shutdown-timeout must be positive")
 	}
 	return t, nil
+}
+
+// limits are what one process takes from its clients.
+type limits struct {
+	inFlight, lookups int
+	proxies           []netip.Prefix
+}
+
+func (f serverFlags) limits() (limits, error) {
+	l := limits{inFlight: f.MaxInFlight, lookups: f.LookupRate}
+	switch {
+	case l.inFlight < 1:
+		return l, usage("--max-in-flight must be at least 1")
+	case l.lookups < 1:
+		return l, usage("--lookup-rate must be at least 1")
+	}
+	for _, text := range f.TrustedProxies {
+		p, err := netip.ParsePrefix(text)
+		switch {
+		case err != nil:
+			return l, usage("--trusted-proxies must be networks such as 10.1.0.0/16 or fd00:1::/32, separated by commas")
+		case p.Bits() == 0:
+			return l, usage("--trusted-proxies must not be everybody: then each client could choose its address")
+		}
+		l.proxies = append(l.proxies, p.Masked())
+	}
+	return l, nil
 }
 
 // addresses refuses a listener without an address: it, perhaps from a variable that

@@ -153,6 +153,7 @@ func TestExitCodesAndVariablesOnThePageAreThoseOfTheProgram(t *testing.T) {
 	want := []string{
 		fmt.Sprintf("%d fine", exitOK), fmt.Sprintf("%d failed", exitFailed), fmt.Sprintf("%d usage", exitUsage),
 		fmt.Sprintf("%d not found", exitNotFound), fmt.Sprintf("%d unavailable", exitUnavailable),
+		fmt.Sprintf("%d forced", exitForced),
 	}
 	if !slices.Equal(codes, want) {
 		t.Errorf("the page has the exit codes %q, the program %q", codes, want)

@@ -36,6 +36,10 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
+	l, err := c.limits()
+	if err != nil {
+		return err
+	}
 	unlock, err := lockDataDir(c.DataDir)
 	if err != nil {
 		return err
@@ -74,7 +78,7 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	a, err := startApp(ctx, appConfig{
 		databaseURL: url, secret: []byte(sec.InstallationSecret), adminToken: sec.AdminToken,
-		listen: c.Listen, adminListen: c.AdminListen, times: t, rawLiveCards: true, log: newLog(s.err),
+		listen: c.Listen, adminListen: c.AdminListen, times: t, limits: l, rawLiveCards: true, log: newLog(s.err),
 		providers: map[string]providers.Provider{merchants.Test: provider, merchants.Live: provider},
 	})
 	if err != nil {

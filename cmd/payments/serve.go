@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/oncepay/oncepay/internal/admin"
 	"github.com/oncepay/oncepay/internal/idem"
@@ -18,6 +19,10 @@ import (
 // serveCmd runs one instance of the API.
 type serveCmd struct {
 	serverFlags
+	// Not a flag of dev's, which nobody balances: there a stop is to be quick. The
+	// default covers a cluster that withdraws an endpoint (a second or two) and a
+	// balancer that asks every second and believes the third bad answer.
+	DrainDelay time.Duration `default:"5s" help:"How long a stop goes on accepting requests, unready, so that balancers notice."`
 }
 
 // Help says what the environment must hold.
@@ -32,6 +37,10 @@ func (c serveCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
+	l, err := c.limits()
+	if err != nil {
+		return err
+	}
 	url, err := databaseURL()
 	if err != nil {
 		return err
@@ -42,6 +51,8 @@ func (c serveCmd) Run(ctx context.Context, s streams) error {
 		return usage("%s must hold at least %d bytes, such as the output of `openssl rand -hex 32`", envSecret, idem.MinSecretLength)
 	case len(token) < admin.MinTokenLength:
 		return usage("%s must hold at least %d bytes, such as the output of `openssl rand -hex 32`", envAdminToken, admin.MinTokenLength)
+	case c.DrainDelay < 0:
+		return usage("--drain-delay must not be negative")
 	case c.ProviderURL == "":
 		return usage("--provider-url is required: the URL of a sandbox, such as one that `payments sandbox` runs")
 	}
@@ -51,6 +62,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) error {
 	}
 	a, err := startApp(ctx, appConfig{
 		databaseURL: url, secret: []byte(secret), adminToken: token, listen: c.Listen, adminListen: c.AdminListen, times: t,
+		limits: l, drain: c.DrainDelay,
 		providers: map[string]providers.Provider{merchants.Test: provider}, log: newLog(s.err),
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/httpapi"
 )
 
 // MinTokenLength is in bytes. A token is drawn, not invented.
@@ -19,11 +20,23 @@ const MinTokenLength = 32
 // metricsPath is where scrapers look by default.
 const metricsPath = "/metrics"
 
+// open says which routes are in front of the token: who watches over processes has
+// none, and the API's description is no secret. It is given the route that was found,
+// not what the URL says.
+func open(route string) bool {
+	switch route {
+	case metricsPath, httpapi.LivezPath, httpapi.ReadyzPath, "/openapi.yaml", "/docs":
+		return true
+	}
+	return strings.HasPrefix(route, "/docs/")
+}
+
 // Mounter adds its routes to the operator's API.
 type Mounter interface{ Mount(g *echo.Group) }
 
 // Mount adds the operator's API to e, behind a bearer token, and the metrics, which
-// name no merchant, in front of it.
+// name no merchant, in front of it. Whatever else e serves is behind the token, too,
+// but for probes and documentation.
 func Mount(e *echo.Echo, token string, metrics http.Handler, parts ...Mounter) {
 	e.Use(requireToken(token)) // not on the group, which would call unknown methods unknown paths
 	e.GET(metricsPath, echo.WrapHandler(metrics))
@@ -39,7 +52,7 @@ func requireToken(token string) echo.MiddlewareFunc {
 	want := sha256.Sum256([]byte(token))
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			if c.Path() == metricsPath { // the route that was found, not what the URL says
+			if open(c.Path()) {
 				return next(c)
 			}
 			bearer, ok := strings.CutPrefix(c.Request().Header.Get(echo.HeaderAuthorization), "Bearer ")

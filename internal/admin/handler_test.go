@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -107,6 +108,34 @@ func TestNothingButTheTokenOpensAnything(t *testing.T) {
 	s.Close() // so that every line is written
 	if strings.Contains(logs.String(), token) || strings.Contains(logs.String(), "sandbox_secret_") {
 		t.Error("the log shows a token")
+	}
+}
+
+// Who asks whether a process lives has no token either; and who fails with one too
+// often is told to wait, which keeps out nobody who has it.
+func TestProbesNeedNoTokenAndTooManyWrongOnesAreToldToWait(t *testing.T) {
+	t.Parallel()
+	probes := httpapi.NewProbes(func(context.Context) error { return nil }, slog.New(slog.DiscardHandler))
+	probes.Serve()
+	e := httpapi.New(httpapi.Options{
+		Log: slog.New(slog.DiscardHandler), Unavailable: func(error) bool { return false }, Describe: func(error) string { return "described" },
+		Probes: probes, FailedAuth: 2,
+	})
+	Mount(e, token, http.NotFoundHandler(), part{"/one"})
+	s := httptest.NewServer(e)
+	t.Cleanup(s.Close)
+	for i, want := range []int{http.StatusUnauthorized, http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusTooManyRequests} {
+		if status, _, body := get(t, s, "/admin/v1/one", "Bearer wrong"); status != want {
+			t.Errorf("wrong token %d: got %d %s", i+1, status, body)
+		}
+	}
+	for _, path := range []string{httpapi.LivezPath, httpapi.ReadyzPath} {
+		if status, _, body := get(t, s, path); status != http.StatusOK || body != "{\"status\":\"ok\"}\n" {
+			t.Errorf("%s: got %d %s", path, status, body)
+		}
+	}
+	if status, _, _ := get(t, s, "/admin/v1/one", "Bearer "+token); status != http.StatusOK {
+		t.Errorf("the right token: got %d", status)
 	}
 }
 

@@ -1,0 +1,296 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/httpapi"
+)
+
+// Case H55 over the whole program, with its metrics and its traces. That of
+// internal/transactions goes deeper into what a database and a crash may do; this one
+// goes wider: every route of both listeners, every place of a request, every header.
+//
+// Not everywhere: what the contract lets a client say in its own words (a nonce, an
+// order's id, a description, a request id) is kept and told as it is, and not
+// searched for cards.
+
+const (
+	canaryCard = "4929180918091807"
+	canaryCode = "9810"
+)
+
+// collector takes traces as OpenTelemetry's does, and keeps all that is in them, as
+// text: in the bytes, any two may be a security code.
+type collector struct {
+	t     *testing.T
+	mu    sync.Mutex
+	spans bytes.Buffer
+}
+
+// ServeHTTP takes one batch.
+func (c *collector) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		c.t.Error(err)
+	}
+	var batch coltracepb.ExportTraceServiceRequest
+	if err := proto.Unmarshal(data, &batch); err != nil {
+		c.t.Error(err)
+	}
+	if unknown := batch.ProtoReflect().GetUnknown(); len(unknown) > 0 {
+		c.t.Errorf("%d bytes of a batch are not looked at", len(unknown))
+	}
+	text, err := protojson.Marshal(&batch)
+	if err != nil {
+		c.t.Error(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spans.Write(text)
+}
+
+// spies are where everything ends up that an installation says.
+type spies struct {
+	*running
+	told     bytes.Buffer
+	seen     map[string]bool // bodies that were told
+	codes    map[string]bool // of errors that were told
+	canaries map[string]string
+}
+
+func (s *spies) ask(operators bool, method, target, body string, headers ...string) answered {
+	s.t.Helper()
+	a := s.running.ask(operators, method, target, body, headers...)
+	if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || a.status >= 400 { // pages are the same for everybody
+		h := a.header.Clone()
+		h.Del("Content-Length") // digits, by chance the code's
+		fmt.Fprintf(&s.told, "%d %v\n", a.status, h)
+		if !s.seen[string(a.body)] {
+			s.seen[string(a.body)] = true
+			s.told.Write(a.body)
+		}
+	}
+	if code := a.code(); code != "" {
+		s.codes[code] = true
+	}
+	return a
+}
+
+// payments go into everything that a provider may do, each with a retry.
+func (s *spies) payments(o owned) {
+	s.t.Helper()
+	for _, outcome := range []string{"approved", "declined", "refused", "not reached", "pending", "broken", "unclear", "panic"} {
+		nonce := strings.ReplaceAll(outcome, " ", "-") + "-" + o.pair.Mode
+		body := fmt.Sprintf(paymentBody, o.account, "order-of-"+nonce, outcome, canaryCard, canaryCode)
+		for range 2 {
+			s.ask(false, http.MethodPost, "/v1/payments", body, append(o.keys(), "X-Idempotency-Key", nonce)...)
+		}
+		s.ask(false, http.MethodPost, "/v1/payments", strings.Replace(body, `"US"`, `"`+canaryCard+`"`, 1), append(o.keys(), "X-Idempotency-Key", nonce)...)
+		for _, target := range []string{"/v1/payments?merchant_order_id=order-of-" + nonce, "/v1/idempotency-keys/" + nonce} {
+			s.ask(false, http.MethodGet, target, "", o.keys()...)
+		}
+		s.ask(true, http.MethodGet, "/admin/v1/nonces/"+nonce, "", "Authorization", "Bearer "+s.cfg.adminToken)
+	}
+}
+
+// harmless are headers that change nothing about an answer.
+var harmless = []string{
+	"User-Agent", "Referer", "Origin", "Cookie", "Accept", "Accept-Language", "Via", "Forwarded", "X-Real-Ip", "X-Forwarded-Host", "Traceparent", "Tracestate", "Baggage",
+	"X-B3-Traceid", "Proxy-Authorization", "From", "X-Account-Code", "X-Card",
+}
+
+// everywhere puts a canary into every place of a request to a route, sent by a
+// friend and by a stranger.
+func (s *spies) everywhere(operators bool, route string, c call, friend []string, canary string) {
+	s.t.Helper()
+	method, _, _ := strings.Cut(route, " ")
+	stranger := []string{"public-api-key", canary, "private-secret-key", canary + "x", "Authorization", "Bearer " + canary + "x"}
+	path, query, _ := strings.Cut(c.target, "?")
+	escaped := url.PathEscape(canary)
+	targets := []string{path + "?unknown=" + escaped, path + "?" + escaped + "=1", path + "/" + escaped, path + "?" + query + "&limit=" + escaped, path + "?" + query + "&after=" + escaped}
+	if strings.Contains(route, "/:") {
+		targets = append(targets, strings.Replace(path, strings.Split(path, "/")[len(strings.Split(path, "/"))-1], escaped, 1))
+	}
+	for _, who := range [][]string{friend, stranger} {
+		for _, target := range targets {
+			if strings.Contains(target, "/debug/pprof/profile") || strings.Contains(target, "/v1/idempotency-keys/") || strings.Contains(target, "/admin/v1/nonces/") {
+				continue // the first would take its time; in the others it would be a nonce, and repeated
+			}
+			s.ask(operators, method, target, c.body, who...)
+		}
+		all := slices.Clone(who)
+		for _, name := range harmless {
+			all = append(all, name, "vendor="+canary)
+		}
+		s.ask(operators, method, "/nowhere/"+escaped, "", all...)
+		headers := [][]string{all}
+		for _, name := range []string{"Content-Type", "Content-Encoding", "Accept-Encoding", "If-None-Match", "Range", "X-Idempotency-Key", "Idempotency-Key", "X-Forwarded-For"} {
+			headers = append(headers, append(slices.Clone(who), name, canary))
+		}
+		for _, h := range headers {
+			if !strings.Contains(path, "/profile") {
+				s.ask(operators, method, c.target, c.body, h...)
+			}
+		}
+		if method == http.MethodPost {
+			for _, body := range []string{
+				canary, `"` + canary + `"`, `{"` + canary + `":1,"` + canary + `":2}`, `{"a":"` + canary, `{"a":"` + canary + "\xff" + `"}`, `["` + canary + `"]`, `{"name":["` + canary + `"]}`,
+				`{"amount":"` + canary + `","country":"` + canary + `","account_id":"` + canary + `","mode":"` + canary + `","outcome":"` + canary + `","workflow":"` + canary + `"}`,
+				strings.Repeat(canary+" ", httpapi.MaxBody/len(canary)),
+			} {
+				s.ask(operators, method, c.target, body, append(slices.Clone(who), "X-Idempotency-Key", "mistake")...)
+			}
+		}
+	}
+}
+
+// noise may hold the digits of a security code by chance: ids, digests, times, ports,
+// and numbers that are longer.
+var noise = regexp.MustCompile(`"(trace|span|parentSpan)Id": ?"[^"]*"|"(start|end)TimeUnixNano": ?"[^"]*"|(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?|(sandbox|prod)_\w+|:\d{5}\b|\d+\.\d+|0x[0-9a-f]+|\.go:\d+|"duration_ms":\d+`)
+
+var codeAlone = regexp.MustCompile(`(^|[^0-9A-Za-z])` + canaryCode + `($|[^0-9A-Za-z])`)
+
+// search tells what of the canaries a place holds.
+func (s *spies) search(place string, data []byte) (found []string) {
+	small := bytes.ToLower(data)
+	for value, name := range s.canaries {
+		for _, written := range []string{
+			value, base64.StdEncoding.EncodeToString([]byte(value)), base64.RawURLEncoding.EncodeToString([]byte(value)), hex.EncodeToString([]byte(value)), url.QueryEscape(value),
+		} {
+			if at := bytes.Index(small, []byte(strings.ToLower(written))); at >= 0 {
+				found = append(found, fmt.Sprintf("%s holds the %s: %q", place, name, data[max(0, at-100):at]))
+			}
+		}
+	}
+	plain := noise.ReplaceAll(data, []byte(" "))
+	if m := codeAlone.FindIndex(plain); m != nil {
+		found = append(found, fmt.Sprintf("%s holds the security code: %q", place, plain[max(0, m[0]-60):min(len(plain), m[1]+60)]))
+	}
+	return found
+}
+
+// database is every row of every table, as a dump has it.
+func (s *spies) database() map[string][]byte {
+	s.t.Helper()
+	conn, err := pgx.Connect(s.t.Context(), s.url)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(s.t.Context())) }()
+	dumps := map[string][]byte{}
+	for _, table := range append(slices.Sorted(maps.Keys(s.rows())), "arrivals", "instances") {
+		var dump bytes.Buffer
+		if _, err := conn.PgConn().CopyTo(s.t.Context(), &dump, `COPY `+table+` TO STDOUT`); err != nil {
+			s.t.Fatal(err)
+		}
+		dumps[table] = dump.Bytes()
+	}
+	return dumps
+}
+
+// It sets variables of the process, so it does not run beside others.
+func TestH55NothingSecretIsInLogAnswersMetricsTracesOrDatabase(t *testing.T) {
+	traces := &collector{t: t}
+	server := httptest.NewServer(traces)
+	t.Cleanup(server.Close)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+	s := &spies{running: start(t), seen: map[string]bool{}, codes: map[string]bool{}}
+	test, live, other, _ := s.people()
+	s.canaries = map[string]string{
+		canaryCard: "card number", canaryCard[6:15]: "card number's middle", string(s.cfg.secret): "installation's secret", s.cfg.adminToken: "admin token",
+		test.pair.PrivateSecretKey: "secret of a test key", live.pair.PrivateSecretKey: "secret of a live key", other.pair.PrivateSecretKey: "secret of another's key",
+	}
+	s.payments(test)
+	s.payments(live)
+	token := []string{"Authorization", "Bearer " + s.cfg.adminToken}
+	table := operatorsRoutes(test)
+	// All of them at once, each a word of its own.
+	canary := strings.Join([]string{canaryCard, canaryCode, live.pair.PrivateSecretKey, s.cfg.adminToken, string(s.cfg.secret)}, " ")
+	for _, name := range s.routes(s.public) {
+		s.everywhere(false, name, merchantsRoutes[name].ask(other), other.keys(), canary)
+	}
+	for _, name := range s.routes(s.operator) {
+		c := table[name].call
+		if strings.HasSuffix(name, "/merchants") || strings.HasSuffix(name, "/keys") {
+			c.body = "{}" // a good one is told its secret, which is right
+		}
+		s.everywhere(true, name, c, token, canary)
+	}
+	s.ask(false, http.MethodPost, "/v1/payments", strings.Replace(test.body(), test.account, canaryCard, 1), append(test.keys(), "X-Idempotency-Key", "mistake")...)
+	for _, method := range []string{canaryCard, canaryCode, live.pair.PrivateSecretKey, s.cfg.adminToken} {
+		s.ask(false, method, "/v1/payments", "", test.keys()...)
+		s.ask(true, method, "/metrics", "")
+	}
+	metrics := s.running.ask(true, http.MethodGet, "/metrics", "")
+	if _, err := s.arrivals.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	dumps := s.database()
+	s.app.seen.Stop(t.Context())
+
+	found := s.search("the metrics", metrics.body)
+	for table, dump := range dumps {
+		found = append(found, s.search("the table "+table, dump)...)
+	}
+	found = append(found, s.search("an answer", s.told.Bytes())...)
+	traces.mu.Lock()
+	spans := slices.Clone(traces.spans.Bytes())
+	traces.mu.Unlock()
+	found = append(found, s.search("a trace", spans)...)
+	s.mu.Lock()
+	log := bytes.Clone(s.log.Bytes())
+	s.mu.Unlock()
+	found = append(found, s.search("the log", log)...)
+	slices.Sort(found)
+	for _, f := range slices.Compact(found) {
+		t.Error(f)
+	}
+
+	// That nothing was found means something only if there was something to look at.
+	for name, place := range map[string][]byte{"metrics": metrics.body, "traces": spans, "log": log, "payments": dumps["payments"], "arrivals": dumps["arrivals"]} {
+		if len(place) < 500 {
+			t.Errorf("the %s have %d bytes: nothing was looked for in them", name, len(place))
+		}
+	}
+	for _, word := range []string{"payments_requests_total", "payments_idempotency_total", "payments_provider_seconds"} {
+		if !bytes.Contains(metrics.body, []byte(word)) {
+			t.Errorf("the metrics know no %s", word)
+		}
+	}
+	if !bytes.Contains(spans, []byte("POST /v1/payments")) {
+		t.Error("the traces know no payment")
+	}
+	if len(slices.Compact(s.search("here", []byte(`{"a":"`+canaryCard+`","b":"`+canaryCode+`"}`)))) < 3 {
+		t.Error("what is planted is not found")
+	}
+	// These have no way of being told here: a test of their own package tells them.
+	elsewhere := []apierr.Code{
+		"CHECKOUT_SESSION_NOT_FOUND", "IDEMPOTENCY_KEY_REUSED", "INVALID_AMOUNT", "INVALID_STATE", "INVALID_TOKEN", "REQUEST_TIMEOUT", "RATE_LIMITED", "SERVICE_UNAVAILABLE",
+		"UNAVAILABLE_PAYMENT_METHOD", "CURRENCY_NOT_ALLOWED", "REQUEST_IN_PROCESS",
+	}
+	for _, code := range apierr.Codes() {
+		if !s.codes[string(code)] && !slices.Contains(elsewhere, code) {
+			t.Errorf("no canary was with a request that was answered with %s", code)
+		}
+	}
+}

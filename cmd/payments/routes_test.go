@@ -1,0 +1,490 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/oncepay/oncepay/internal/apitest"
+	"github.com/oncepay/oncepay/internal/httpapi"
+	"github.com/oncepay/oncepay/internal/merchants"
+	"github.com/oncepay/oncepay/internal/pgtest"
+	"github.com/oncepay/oncepay/internal/providers"
+)
+
+// Who gets in where. The routes are those that the program has mounted: one that is
+// added without a line in the tables below fails the tests.
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// bank is a provider that approves everything, and keeps nothing.
+type bank struct{}
+
+func (bank) Name() string { return "TEST_BANK" }
+
+func (bank) Traits() providers.Traits {
+	return providers.Traits{Idempotent: true, Queryable: true, CanVoid: true, Timeout: 5 * time.Second, Settle: 10 * time.Second}
+}
+
+func (bank) Charge(_ context.Context, c providers.Charge, may providers.MaySend) providers.Result {
+	switch {
+	case !may():
+		return providers.Result{Outcome: providers.NotReached}
+	case c.Description == "panic": // with the card in its hands
+		panic(c.Card.Number + " " + c.Card.SecurityCode)
+	case c.Description == "unclear":
+		return providers.Result{Outcome: providers.Unclear, TimedOut: true}
+	}
+	outcome, known := map[string]providers.Outcome{
+		"declined": providers.Declined, "refused": providers.Refused, "not reached": providers.NotReached, "pending": providers.Pending, "broken": providers.Unclear,
+	}[c.Description]
+	if !known {
+		outcome = providers.Approved
+	}
+	return providers.Result{Outcome: outcome, ProviderReference: "bank-" + c.Reference}
+}
+
+func (bank) Inquire(context.Context, providers.Order) providers.Result {
+	return providers.Result{Outcome: providers.Unclear}
+}
+
+func (bank) Void(context.Context, providers.Order, providers.MaySend) providers.Result {
+	return providers.Result{Outcome: providers.Unclear}
+}
+
+func (bank) Tokenise(context.Context, providers.Card) (providers.Token, error) {
+	return providers.Token{}, providers.ErrTokenise
+}
+
+// running is the whole program but its command line, on a database of its own.
+type running struct {
+	t *testing.T
+	*app
+	url    string
+	client *http.Client
+
+	mu    sync.Mutex
+	log   bytes.Buffer
+	calls int
+}
+
+// Write keeps the log.
+func (r *running) Write(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log.Write(b)
+}
+
+func start(t *testing.T) *running {
+	t.Helper()
+	r := &running{t: t, url: pgtest.URL(t), client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{}}}
+	a, err := startApp(t.Context(), appConfig{
+		databaseURL: r.url, secret: []byte("installation-secret-" + rand.Text() + rand.Text()), adminToken: "admin-token-" + rand.Text() + rand.Text(),
+		listen: "127.0.0.1:0", adminListen: "127.0.0.1:0", rawLiveCards: true,
+		times: times{providerTimeout: 5 * time.Second, settle: 10 * time.Second, lease: 30 * time.Second, recovery: time.Hour, retention: 24 * time.Hour, shutdown: 20 * time.Second},
+		// Failures are counted by address: with the proxy of every request trusted, each
+		// can have an address of its own.
+		limits:    limits{inFlight: 1024, lookups: 100_000, proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+		providers: map[string]providers.Provider{merchants.Test: bank{}, merchants.Live: bank{}},
+		log:       slog.New(slog.NewJSONHandler(r, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.app = a
+	t.Cleanup(func() {
+		r.client.CloseIdleConnections()
+		if err := a.stop(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// answered is what a client saw.
+type answered struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (a answered) code() string {
+	var e struct{ Code string }
+	_ = json.Unmarshal(a.body, &e)
+	return e.Code
+}
+
+func (a answered) String() string { return fmt.Sprintf("%d %.200s", a.status, a.body) }
+
+// plain is the answer without what differs between any two requests.
+func (a answered) plain() string {
+	return fmt.Sprint(a.status, " ", string(bytes.ReplaceAll(a.body, []byte(a.header.Get(httpapi.HeaderRequestID)), []byte("id"))))
+}
+
+// ask sends one request to a listener, each from an address of its own. headers are
+// pairs.
+func (r *running) ask(operators bool, method, target, body string, headers ...string) answered {
+	r.t.Helper()
+	address := r.publicAddr
+	if operators {
+		address = r.operatorAddr
+	}
+	req, err := http.NewRequestWithContext(r.t.Context(), method, "http://"+address+target, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	r.calls++
+	req.Header.Set("X-Forwarded-For", fmt.Sprintf("10.%d.%d.%d", r.calls>>16&255, r.calls>>8&255, r.calls&255))
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := r.client.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	data, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if !strings.HasPrefix(target, "/debug/pprof") { // Go's own
+		apitest.Check(r.t, req, []byte(body), res, data)
+	}
+	return answered{res.StatusCode, res.Header, data}
+}
+
+// routes are what a listener has mounted, as "METHOD /path".
+func (r *running) routes(s *http.Server) []string {
+	r.t.Helper()
+	e, ok := s.Handler.(*echo.Echo)
+	if !ok {
+		r.t.Fatalf("the listener serves a %T: its routes cannot be read", s.Handler)
+	}
+	var names []string
+	for _, route := range e.Routes() {
+		if route.Method != echo.RouteNotFound {
+			names = append(names, route.Method+" "+route.Path)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// rows counts the rows of every table, but those that loops write and what is noted
+// of requests that were refused.
+func (r *running) rows() map[string]int {
+	r.t.Helper()
+	var tables []string
+	if err := r.db.Conn(r.t.Context()).Raw(`SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('arrivals', 'instances')`).Scan(&tables).Error; err != nil {
+		r.t.Fatal(err)
+	}
+	n := map[string]int{}
+	for _, table := range tables {
+		var count int
+		if err := r.db.Conn(r.t.Context()).Raw(`SELECT count(*) FROM ` + table).Row().Scan(&count); err != nil {
+			r.t.Fatal(err)
+		}
+		n[table] = count
+	}
+	return n
+}
+
+// owned are one account's things in one mode.
+type owned struct {
+	pair                                       merchants.KeyPair
+	account, order, nonce, payment, transction string
+}
+
+func (o owned) keys() []string {
+	return []string{"public-api-key", o.pair.PublicAPIKey, "private-secret-key", o.pair.PrivateSecretKey}
+}
+
+const paymentBody = `{"account_id":%q,"merchant_order_id":%q,"description":%q,"country":"US","workflow":"DIRECT","amount":{"currency":"USD","value":45.67},
+	"payment_method":{"type":"CARD","detail":{"card":{"card_data":{"number":%q,"holder_name":"John Doe","expiration_month":11,"expiration_year":28,"security_code":%q}}}}}`
+
+func (o owned) body() string {
+	return fmt.Sprintf(paymentBody, o.account, o.order, "A test payment", "4111111111111111", "123")
+}
+
+// has lets an account pay once.
+func (r *running) has(account uuid.UUID, pair merchants.KeyPair, name string) owned {
+	r.t.Helper()
+	o := owned{pair: pair, account: account.String(), order: "order-" + name, nonce: "nonce-" + name}
+	a := r.ask(false, http.MethodPost, "/v1/payments", o.body(), append(o.keys(), "X-Idempotency-Key", o.nonce)...)
+	var paid struct {
+		ID           string
+		Transactions struct{ ID string }
+	}
+	if err := json.Unmarshal(a.body, &paid); err != nil || a.status != http.StatusCreated {
+		r.t.Fatalf("%s could not pay: %s", name, a)
+	}
+	o.payment, o.transction = paid.ID, paid.Transactions.ID
+	return o
+}
+
+// people are an account in both modes, another one, and nobody, whose things do not
+// exist.
+func (r *running) people() (test, live, other, nobody owned) {
+	r.t.Helper()
+	ctx := r.t.Context()
+	mine, testKeys, err := r.auth.Create(ctx, "First merchant", "")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	liveKeys, err := r.auth.CreateKey(ctx, mine.AccountID, merchants.Live)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	theirs, otherKeys, err := r.auth.Create(ctx, "Second merchant", "")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	test, live, other = r.has(mine.AccountID, testKeys, "of-test"), r.has(mine.AccountID, liveKeys, "of-live"), r.has(theirs.AccountID, otherKeys, "of-others")
+	nobody = owned{merchants.NewKeyPair(merchants.Test), uuid.NewString(), "order-of-nobody", "nonce-of-nobody", uuid.NewString(), uuid.NewString()}
+	return test, live, other, nobody
+}
+
+// call is a request that a route takes.
+type call struct{ target, body string }
+
+// route is how a route of the merchants' listener is asked for somebody's things.
+type route struct {
+	open bool // to everybody
+	ask  func(o owned) call
+	own  int // what is answered for one's own
+	// foreign is what is answered for another account's and another mode's, code and
+	// status; where it is 200, the answer is an empty list.
+	foreign     int
+	foreignCode string
+}
+
+var merchantsRoutes = map[string]route{
+	"GET /v1/payments/:payment_id": {ask: func(o owned) call { return call{"/v1/payments/" + o.payment, ""} }, own: 200, foreign: 400, foreignCode: "PAYMENT_NOT_FOUND"},
+	"GET /v1/payments":             {ask: func(o owned) call { return call{"/v1/payments?merchant_order_id=" + o.order, ""} }, own: 200, foreign: 200},
+	"GET /v1/idempotency-keys":     {ask: func(o owned) call { return call{"/v1/idempotency-keys?nonce=" + o.nonce, ""} }, own: 200, foreign: 404, foreignCode: "NOT_FOUND"},
+	"GET /v1/idempotency-keys/*":   {ask: func(o owned) call { return call{"/v1/idempotency-keys/" + o.nonce, ""} }, own: 200, foreign: 404, foreignCode: "NOT_FOUND"},
+	"POST /v1/payments":            {ask: func(o owned) call { return call{"/v1/payments", o.body()} }, own: 201, foreign: 400, foreignCode: "INVALID_ACCOUNT_ID"},
+	"GET /livez":                   {open: true, ask: page("/livez"), own: 200},
+	"GET /readyz":                  {open: true, ask: page("/readyz"), own: 200},
+	"GET /openapi.yaml":            {open: true, ask: page("/openapi.yaml"), own: 200},
+	"GET /docs":                    {open: true, ask: page("/docs"), own: 200},
+	"GET /docs/assets/:file":       {open: true, ask: page("/docs/assets/unheard-of"), own: 404},
+	"GET /docs/errors":             {open: true, ask: page("/docs/errors"), own: 200},
+	"GET /docs/errors/:code":       {open: true, ask: page("/docs/errors/INVALID_AMOUNT"), own: 200},
+}
+
+func page(target string) func(owned) call { return func(owned) call { return call{target, ""} } }
+
+// missing compares the routes of a listener with a table's, and fails the test for
+// each that is in one of them alone.
+func missing[T any](t *testing.T, mounted []string, table map[string]T) {
+	t.Helper()
+	for _, name := range mounted {
+		if _, ok := table[name]; !ok {
+			t.Errorf("%s is mounted, and nobody says who may call it", name)
+		}
+	}
+	for name := range table {
+		if !slices.Contains(mounted, name) {
+			t.Errorf("%s is in the table, and nowhere mounted", name)
+		}
+	}
+}
+
+func TestEveryRouteOfMerchantsKnowsWhoseItIs(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	missing(t, r.routes(r.public), merchantsRoutes)
+	test, live, other, nobody := r.people()
+	revoked, err := r.auth.CreateKey(t.Context(), uuid.MustParse(test.account), merchants.Test)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.db.Conn(t.Context()).Exec(`UPDATE api_keys SET revoked_at = clock_timestamp(), changed_at = clock_timestamp() WHERE public_api_key = $1`, revoked.PublicAPIKey).Error; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.auth.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const public, secret = "public-api-key", "private-secret-key"
+	p := test.pair
+	strangers := map[string][]string{
+		"no key":                         nil,
+		"a wrong key":                    nobody.keys(),
+		"half a pair, the public key":    {public, p.PublicAPIKey},
+		"half a pair, the secret":        {secret, p.PrivateSecretKey},
+		"the wrong secret":               {public, p.PublicAPIKey, secret, nobody.pair.PrivateSecretKey},
+		"the wrong public key":           {public, nobody.pair.PublicAPIKey, secret, p.PrivateSecretKey},
+		"the halves of two accounts":     {public, p.PublicAPIKey, secret, other.pair.PrivateSecretKey},
+		"the halves of two modes":        {public, live.pair.PublicAPIKey, secret, p.PrivateSecretKey},
+		"the halves mixed up":            {public, p.PrivateSecretKey, secret, p.PublicAPIKey},
+		"a revoked key":                  owned{pair: revoked}.keys(),
+		"the secret as a bearer's":       {"Authorization", "Bearer " + p.PrivateSecretKey},
+		"the operator's token":           {"Authorization", "Bearer " + r.cfg.adminToken},
+		"the operator's token as secret": {public, p.PublicAPIKey, secret, r.cfg.adminToken},
+		"the keys in the query":          {"X-Original-Url", "/v1/payments?public-api-key=" + p.PublicAPIKey + "&private-secret-key=" + p.PrivateSecretKey},
+		"the keys as cookies":            {"Cookie", public + "=" + p.PublicAPIKey + "; " + secret + "=" + p.PrivateSecretKey},
+		"the account alone, by its id":   {public, test.account, secret, test.account},
+	}
+	for _, name := range r.routes(r.public) {
+		c, known := merchantsRoutes[name]
+		if !known {
+			continue // said above
+		}
+		method, _, _ := strings.Cut(name, " ")
+		ask := func(who owned, what owned, nonce string) answered {
+			q := c.ask(what)
+			return r.ask(false, method, q.target, q.body, append(who.keys(), "X-Idempotency-Key", nonce)...)
+		}
+		before := r.rows()
+		for who, headers := range strangers {
+			q := c.ask(test)
+			a := r.ask(false, method, q.target, q.body, append(slices.Clone(headers), "X-Idempotency-Key", test.nonce)...)
+			switch {
+			case c.open && a.status != c.own:
+				t.Errorf("%s, with %s: got %s, want %d", name, who, a, c.own)
+			case !c.open && (a.status != http.StatusUnauthorized || a.code() != "INVALID_CREDENTIALS" || a.header.Get("Idempotent-Replayed") != ""):
+				t.Errorf("%s, with %s: got %s", name, who, a)
+			}
+		}
+		if c.open {
+			continue
+		}
+		// What is another's, or of another mode, is as if it did not exist.
+		inexistent := ask(test, nobody, "nonce-of-"+method)
+		if inexistent.status != c.foreign || inexistent.code() != c.foreignCode || c.foreign == http.StatusOK && strings.TrimSpace(string(inexistent.body)) != "[]" {
+			t.Errorf("%s of nobody's: got %s, want %d %s", name, inexistent, c.foreign, c.foreignCode)
+		}
+		foreign := []struct {
+			what       string
+			who, thing owned
+		}{{"another account's", test, other}, {"the live mode's with a test key", test, live}, {"the test mode's with a live key", live, test}}
+		if method == http.MethodPost { // where the mode is the key's own, and the nonce another one in each
+			foreign = foreign[:1]
+		}
+		for _, f := range foreign {
+			if a := ask(f.who, f.thing, "nonce-of-"+method); a.plain() != inexistent.plain() {
+				t.Errorf("%s of %s is told as %s, what does not exist as %s", name, f.what, a, inexistent)
+			}
+		}
+		if after := r.rows(); !maps.Equal(before, after) {
+			t.Errorf("%s: the strangers left something: %v became %v", name, before, after)
+		}
+		if method == http.MethodPost {
+			if a := ask(test, test, live.nonce); a.status != c.own || a.header.Get("Idempotent-Replayed") != "" {
+				t.Errorf("%s under a nonce of the live mode's with a test key: got %s", name, a)
+			}
+		}
+		if a := ask(test, test, "nonce-of-mine-"+method); a.status != c.own { // so that the refusals mean something
+			t.Errorf("%s of one's own: got %s, want %d", name, a, c.own)
+		}
+	}
+}
+
+// operatorsRoute is how a route of the operator's listener is asked, and what it
+// answers to the token.
+type operatorsRoute struct {
+	open bool
+	call
+	own int
+}
+
+func operatorsRoutes(o owned) map[string]operatorsRoute {
+	routes := map[string]operatorsRoute{
+		"GET /metrics":             {true, call{"/metrics", ""}, 200},
+		"GET /livez":               {true, call{"/livez", ""}, 200},
+		"GET /readyz":              {true, call{"/readyz", ""}, 200},
+		"POST /admin/v1/merchants": {false, call{"/admin/v1/merchants", `{"name":"Third merchant"}`}, 201},
+		"POST /admin/v1/merchants/:account_id/keys": {false, call{"/admin/v1/merchants/" + o.account + "/keys", `{"mode":"live"}`}, 201},
+		"GET /admin/v1/nonces":                      {false, call{"/admin/v1/nonces?nonce=" + o.nonce, ""}, 200},
+		"GET /admin/v1/nonces/*":                    {false, call{"/admin/v1/nonces/" + o.nonce, ""}, 200},
+		"POST /admin/v1/transactions/:transaction_id/resolve": {false,
+			call{"/admin/v1/transactions/" + o.transction + "/resolve", `{"outcome":"failed","reason":"seen"}`}, 409},
+		"GET /debug/pprof/":        {false, call{"/debug/pprof/", ""}, 200},
+		"GET /debug/pprof/profile": {false, call{"/debug/pprof/profile?seconds=1", ""}, 200},
+		"GET /debug/pprof/trace":   {false, call{"/debug/pprof/trace?seconds=0.01", ""}, 200},
+		"GET /openapi.yaml":        {true, call{"/openapi.yaml", ""}, 200},
+		"GET /docs":                {true, call{"/docs", ""}, 200},
+		"GET /docs/assets/:file":   {true, call{"/docs/assets/unheard-of", ""}, 404},
+		"GET /docs/errors":         {true, call{"/docs/errors", ""}, 200},
+		"GET /docs/errors/:code":   {true, call{"/docs/errors/INVALID_AMOUNT", ""}, 200},
+	}
+	for _, name := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {
+		routes["GET /debug/pprof/"+name] = operatorsRoute{false, call{"/debug/pprof/" + name, ""}, 200}
+	}
+	return routes
+}
+
+func TestEveryRouteOfTheOperatorsNeedsTheToken(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	test, live, _, nobody := r.people()
+	table := operatorsRoutes(test)
+	missing(t, r.routes(r.operator), table)
+	token := r.cfg.adminToken
+	strangers := map[string][]string{
+		"no token":                 nil,
+		"a wrong token":            {"Authorization", "Bearer " + nobody.pair.PrivateSecretKey},
+		"an empty token":           {"Authorization", "Bearer "},
+		"half the token":           {"Authorization", "Bearer " + token[:len(token)/2]},
+		"the token and more":       {"Authorization", "Bearer " + token + "x"},
+		"the token in capitals":    {"Authorization", "Bearer " + strings.ToUpper(token)},
+		"the token alone":          {"Authorization", token},
+		"the token by its user":    {"Authorization", "Basic " + token},
+		"a merchant's keys":        test.keys(),
+		"a merchant's live keys":   live.keys(),
+		"a merchant's secret":      {"Authorization", "Bearer " + live.pair.PrivateSecretKey},
+		"the token as a cookie":    {"Cookie", "Authorization=Bearer " + token},
+		"the token under a prefix": {"X-Authorization", "Bearer " + token},
+		"the installation's":       {"Authorization", "Bearer " + string(r.cfg.secret)},
+	}
+	public := r.routes(r.public)
+	for _, name := range r.routes(r.operator) {
+		c, known := table[name]
+		if !known {
+			continue
+		}
+		method, _, _ := strings.Cut(name, " ")
+		before := r.rows()
+		for who, headers := range strangers {
+			a := r.ask(true, method, c.target, c.body, headers...)
+			switch {
+			case c.open && a.status != c.own:
+				t.Errorf("%s, with %s: got %s, want %d", name, who, a, c.own)
+			case !c.open && (a.status != http.StatusUnauthorized || a.code() != "INVALID_CREDENTIALS" || a.header.Get("WWW-Authenticate") != "Bearer"):
+				t.Errorf("%s, with %s: got %s", name, who, a)
+			}
+		}
+		if after := r.rows(); !maps.Equal(before, after) {
+			t.Errorf("%s: the strangers left something: %v became %v", name, before, after)
+		}
+		if a := r.ask(true, method, c.target, c.body, "Authorization", "Bearer "+token); a.status != c.own {
+			t.Errorf("%s, with the token: got %s, want %d", name, a, c.own)
+		}
+		// What is the operator's is not on the merchants' listener, whatever one brings.
+		if !slices.Contains(public, name) {
+			a := r.ask(false, method, c.target, c.body, append(test.keys(), "Authorization", "Bearer "+token)...)
+			if a.status != http.StatusNotFound || a.code() != "NOT_FOUND" {
+				t.Errorf("%s is on the merchants' listener: %s", name, a)
+			}
+		}
+	}
+}
