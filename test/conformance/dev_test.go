@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oncepay/oncepay/internal/apitest"
 	"github.com/oncepay/oncepay/test/harness"
 )
 
@@ -182,6 +183,7 @@ func doAsCurl(t *testing.T, line string) pasted {
 	if _, err := body.ReadFrom(res.Body); err != nil {
 		t.Fatal(err)
 	}
+	apitest.Check(t, req, []byte(data), res, body.Bytes())
 	return pasted{status: res.StatusCode, header: res.Header, body: body.Bytes()}
 }
 

@@ -83,6 +83,7 @@ type Answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
+	Closes bool // the server keeps the connection no longer
 	Err    error
 	At     time.Time // when it was complete
 }
@@ -244,7 +245,7 @@ func exchange(client *http.Client, req *http.Request) Answer {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, answerBytes))
-	return Answer{Status: res.StatusCode, Header: res.Header, Body: body, Err: err, At: time.Now()}
+	return Answer{Status: res.StatusCode, Header: res.Header, Body: body, Closes: res.Close, Err: err, At: time.Now()}
 }
 
 // Lives is what became of a nonce.

@@ -13,6 +13,10 @@ import (
 // anyPort listens on a free port of this machine only.
 const anyPort = "127.0.0.1:0"
 
+// anyLookups lets tests ask what became of thousands of nonces. A later flag of the
+// same name wins.
+const anyLookups = "1000000"
+
 // DevInfo is dev.json.
 type DevInfo struct {
 	PID              int    `json:"pid"`
@@ -47,7 +51,7 @@ type Dev struct {
 
 // DevCommand is the command for a `dev` on a folder, on free ports.
 func DevCommand(dataDir string, args ...string) Command {
-	return Command{Args: append([]string{"dev", "--data-dir", dataDir, "--listen", anyPort, "--admin-listen", anyPort}, args...)}
+	return Command{Args: append([]string{"dev", "--data-dir", dataDir, "--listen", anyPort, "--admin-listen", anyPort, "--lookup-rate", anyLookups}, args...)}
 }
 
 // StartDev starts `dev` on a folder and waits until it is ready.
@@ -114,11 +118,13 @@ func NewInstallation(databaseURL, providerURL string) Installation {
 	return Installation{DatabaseURL: databaseURL, ProviderURL: providerURL, Secret: Unguessable("secret"), AdminToken: Unguessable("token")}
 }
 
-// ServeCommand is the command for one instance, on free ports.
+// ServeCommand is the command for one instance, on free ports. Nothing balances it, so
+// that it stops without a delay.
 func (i Installation) ServeCommand(args ...string) Command {
 	return Command{
-		Args: append([]string{"serve", "--listen", anyPort, "--admin-listen", anyPort, "--provider-url", i.ProviderURL}, args...),
-		Env:  []string{"DATABASE_URL=" + i.DatabaseURL, "PAYMENTS_SECRET=" + i.Secret, "PAYMENTS_ADMIN_TOKEN=" + i.AdminToken},
+		Args: append([]string{"serve", "--listen", anyPort, "--admin-listen", anyPort, "--provider-url", i.ProviderURL,
+			"--drain-delay", "0s", "--lookup-rate", anyLookups}, args...),
+		Env: []string{"DATABASE_URL=" + i.DatabaseURL, "PAYMENTS_SECRET=" + i.Secret, "PAYMENTS_ADMIN_TOKEN=" + i.AdminToken},
 	}
 }
 
