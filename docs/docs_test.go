@@ -1,4 +1,4 @@
-// Package docs has no code: it holds what the pages say against what the code does.
+// These tests hold what the pages say against what the code does.
 package docs
 
 import (
