@@ -59,6 +59,10 @@ func (c migrateStatusCmd) Run(ctx context.Context, s streams) error {
 		_, err = fmt.Fprintf(s.out, "version %d of %d: %s\n", status.Version, status.Latest, misfit)
 		return err
 	}
+	if status.Version > status.Latest {
+		fmt.Fprintf(s.out, "version %d: one ahead of this binary, which can serve it\n", status.Version)
+		return nil
+	}
 	fmt.Fprintf(s.out, "version %d: up to date\n", status.Version)
 	return nil
 }

@@ -40,8 +40,8 @@ func (s SchemaStatus) Misfit() error {
 		return fmt.Errorf("%w: it is empty; run `payments migrate up`", ErrSchema)
 	case s.Version < s.Latest:
 		return fmt.Errorf("%w: it is at version %d and this binary needs %d; run `payments migrate up`", ErrSchema, s.Version, s.Latest)
-	case s.Version > s.Latest:
-		return fmt.Errorf("%w: it is at version %d and this binary knows only up to %d; run a newer binary", ErrSchema, s.Version, s.Latest)
+	case s.Version > s.Latest+migrations.Ahead:
+		return fmt.Errorf("%w: it is at version %d and this binary serves none beyond %d; run a newer binary", ErrSchema, s.Version, s.Latest+migrations.Ahead)
 	}
 	return nil
 }
@@ -64,7 +64,10 @@ func Migrate(ctx context.Context, url string) error {
 		if err := m.Up(); err != nil && !errors.Is(err, migrate.ErrNoChange) {
 			// Looked at only now: before, the lock was perhaps another's, at work.
 			if s, statusErr := status(m); statusErr == nil && (s.Dirty || s.Version > s.Latest) {
-				return errors.Join(s.Misfit(), err)
+				if misfit := s.Misfit(); misfit != nil {
+					return errors.Join(misfit, err)
+				}
+				return nil // a newer binary has been here, and left a schema that fits this one, too
 			}
 			return fmt.Errorf("migrate: %w", err)
 		}
@@ -82,8 +85,8 @@ func Schema(ctx context.Context, url string) (SchemaStatus, error) {
 	return s, err
 }
 
-// CheckSchema returns nil if the open database has exactly the schema this
-// binary needs, and otherwise an error that wraps ErrSchema and says what to do.
+// CheckSchema returns nil if the open database has a schema that this binary can
+// serve, and otherwise an error that wraps ErrSchema and says what to do.
 // It only reads.
 func (db *DB) CheckSchema(ctx context.Context) error {
 	s := SchemaStatus{Latest: migrations.Latest}

@@ -242,14 +242,28 @@ func TestMigrateDoesNotTouchAHalfMigratedDatabase(t *testing.T) {
 	}
 }
 
-func TestBinaryServesExactlyItsSchema(t *testing.T) {
+// A binary that is older than the schema has nothing to migrate, and says so.
+func TestMigrateLeavesANewerSchemaAlone(t *testing.T) {
+	t.Parallel()
+	dbURL := pgtest.URL(t)
+	for ahead, fits := range map[int]bool{1: true, 2: false} {
+		pgtest.Exec(t, dbURL, fmt.Sprintf(`UPDATE schema_migrations SET version = %d`, migrations.Latest+ahead))
+		if err := postgres.Migrate(t.Context(), dbURL); fits != (err == nil) || err != nil && !errors.Is(err, postgres.ErrSchema) {
+			t.Errorf("%d ahead: %v", ahead, err)
+		}
+		wantVersion(t, dbURL, postgres.SchemaStatus{Version: uint(migrations.Latest + ahead)})
+	}
+}
+
+func TestBinaryServesItsSchemaAndTheNext(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ sql, words string }{
 		"its own":              {`SELECT 1`, ""},
 		"an empty one":         {`DROP SCHEMA public CASCADE; CREATE SCHEMA public`, "it is empty; run `payments migrate up`"},
 		"one without a record": {`DELETE FROM schema_migrations`, "it is empty; run `payments migrate up`"},
 		"an older one":         {fmt.Sprintf(`UPDATE schema_migrations SET version = %d`, migrations.Latest-1), fmt.Sprintf("it is at version %d and this binary needs %d; run `payments migrate up`", migrations.Latest-1, migrations.Latest)},
-		"a newer one":          {fmt.Sprintf(`UPDATE schema_migrations SET version = %d`, migrations.Latest+1), fmt.Sprintf("it is at version %d and this binary knows only up to %d; run a newer binary", migrations.Latest+1, migrations.Latest)},
+		"the next":             {fmt.Sprintf(`UPDATE schema_migrations SET version = %d`, migrations.Latest+1), ""},
+		"the one after that":   {fmt.Sprintf(`UPDATE schema_migrations SET version = %d`, migrations.Latest+2), fmt.Sprintf("it is at version %d and this binary serves none beyond %d; run a newer binary", migrations.Latest+2, migrations.Latest+1)},
 		"half of one":          {`UPDATE schema_migrations SET dirty = true`, fmt.Sprintf("migration %d failed half-way; mend it by hand", migrations.Latest)},
 	} {
 		t.Run(name, func(t *testing.T) {
