@@ -16,14 +16,10 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/oncepay/oncepay/api"
-	"github.com/oncepay/oncepay/internal/admin"
-	"github.com/oncepay/oncepay/internal/apidocs"
 	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/internal/apitest"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
-	"github.com/oncepay/oncepay/internal/merchants"
-	"github.com/oncepay/oncepay/internal/transactions"
 )
 
 // load reads the document once; nobody changes it.
@@ -124,66 +120,6 @@ func TestDocumentIsValidOpenAPI31(t *testing.T) {
 	if err := doc.Validate(t.Context()); err != nil {
 		t.Error(err)
 	}
-}
-
-// TestRoutesAndDocumentAgree compares what is mounted with what is documented,
-// both ways.
-func TestRoutesAndDocumentAgree(t *testing.T) {
-	t.Parallel()
-	edge := httpapi.Options{Probes: httpapi.NewProbes(nil, nil)}
-	public, operator := httpapi.New(edge), httpapi.New(edge)
-	apidocs.Mount(public)
-	apidocs.Mount(operator)
-	transactions.NewHandler(nil, nil).Mount(public)
-	admin.Mount(operator, "", nil, merchants.NewOperatorHandler(nil), transactions.NewOperatorHandler(nil))
-
-	doc := document(t)
-	documented := map[string]string{} // the listeners that serve it, by their ports
-	for _, o := range operations(doc) {
-		servers := doc.Paths.Value(o.path).Servers
-		if servers == nil {
-			servers = doc.Servers
-		}
-		for _, s := range servers {
-			documented[o.name] += s.URL[strings.LastIndex(s.URL, ":"):]
-		}
-	}
-	mounted := map[string]string{}
-	for _, listener := range []struct {
-		port string
-		e    *echo.Echo
-	}{{":8080", public}, {":8081", operator}} {
-		for _, r := range listener.e.Routes() {
-			if r.Method == echo.RouteNotFound {
-				continue
-			}
-			mounted[r.Method+" "+templateOf(r.Path)] += listener.port
-		}
-	}
-	for name, where := range mounted {
-		if theirs := documented[name]; theirs != where {
-			t.Errorf("%s is mounted on %s, and documented for %q", name, where, theirs)
-		}
-	}
-	for name := range documented {
-		if _, ok := mounted[name]; !ok {
-			t.Errorf("%s is in the document, but nowhere mounted", name)
-		}
-	}
-}
-
-// templateOf is Echo's path in the document's notation. The only thing that
-// follows a star is a nonce.
-func templateOf(path string) string {
-	segments := strings.Split(path, "/")
-	for i, s := range segments {
-		if name, ok := strings.CutPrefix(s, ":"); ok {
-			segments[i] = "{" + name + "}"
-		} else if s == "*" {
-			segments[i] = "{nonce}"
-		}
-	}
-	return strings.Join(segments, "/")
 }
 
 func TestEveryOperationSaysWhoMayCallIt(t *testing.T) {

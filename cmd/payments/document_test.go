@@ -11,8 +11,7 @@ import (
 )
 
 // TestTheDocumentHasEveryRouteOfTheProgram compares openapi.yaml with what the
-// program itself has mounted on each listener, both ways. api/openapi_test.go does
-// so for what the rooms mount; this one sees what only the program puts together.
+// program itself has mounted on each listener, both ways.
 func TestTheDocumentHasEveryRouteOfTheProgram(t *testing.T) {
 	t.Parallel()
 	doc, err := openapi3.NewLoader().LoadFromData(api.Document)
