@@ -286,6 +286,34 @@ func (l *load) pay(ctx context.Context, p harness.Payment) {
 	l.fail("it took too long: %v", ctx.Err())
 }
 
+// mustHaveLostNothing looks back when everybody has ended: each request was answered
+// with 201, and each order charged once.
+func (l *load) mustHaveLostNothing(t *testing.T, ledger harness.Ledger) {
+	t.Helper()
+	for _, w := range l.wrong {
+		t.Error(w)
+	}
+	entries := map[string]int{}
+	for _, e := range ledger.All(t) {
+		entries[e.MerchantOrderID]++
+	}
+	for _, p := range l.paid {
+		if n := entries[p.OrderID]; n != 1 {
+			t.Errorf("order %s was charged %d times", p.OrderID, n)
+		}
+	}
+	if len(entries) != len(l.paid) {
+		t.Errorf("%d orders were charged, %d were answered", len(entries), len(l.paid))
+	}
+}
+
+// count is how many orders are paid by now.
+func (l *load) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.paid)
+}
+
 // Two instances behind a balancer are replaced fifty times, in turn, while merchants
 // pay through it. No request that an instance accepted is lost, and each order is
 // charged once.
@@ -347,21 +375,7 @@ func TestFiftyRollingRestartsLoseNoRequest(t *testing.T) {
 	close(enough)
 	paying.Wait()
 
-	for _, w := range l.wrong {
-		t.Error(w)
-	}
-	entries := map[string]int{}
-	for _, e := range sandbox.Ledger().All(t) {
-		entries[e.MerchantOrderID]++
-	}
-	for _, p := range l.paid {
-		if n := entries[p.OrderID]; n != 1 {
-			t.Errorf("order %s was charged %d times", p.OrderID, n)
-		}
-	}
-	if len(entries) != len(l.paid) {
-		t.Errorf("%d orders were charged, %d were answered", len(entries), len(l.paid))
-	}
+	l.mustHaveLostNothing(t, sandbox.Ledger())
 	if len(l.paid) < restarts*merchants || l.crossed.Load() == 0 {
 		t.Errorf("too little happened: %d payments, %d of them across a stop", len(l.paid), l.crossed.Load())
 	}

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +19,8 @@ const Killed = -1
 // Command is one call of the binary.
 type Command struct {
 	Args []string
+	// Binary is another build of it, such as an older one. Empty means the one under test.
+	Binary string
 	// Env comes on top of a bare environment: nothing of the caller's DATABASE_URL
 	// or PAYMENTS_… reaches a test.
 	Env []string
@@ -69,7 +72,7 @@ func Start(t testing.TB, c Command) *Process {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	p.cmd = exec.Command(suite.binary, c.Args...) //nolint:noctx // ended below, with the test
+	p.cmd = exec.Command(cmp.Or(c.Binary, suite.binary), c.Args...) //nolint:noctx // ended below, with the test
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = c.Dir, environment(c.Env), out, log
 	p.began = time.Now()
 	if err := StartTied(p.cmd); err != nil {

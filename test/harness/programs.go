@@ -138,7 +138,13 @@ type API struct {
 // Serve starts one instance and waits until it is ready.
 func (i Installation) Serve(t testing.TB, args ...string) *API {
 	t.Helper()
-	a := &API{Process: Start(t, i.ServeCommand(args...)), Operator: Operator{Token: i.AdminToken}}
+	return i.ServeAs(t, i.ServeCommand(args...))
+}
+
+// ServeAs starts one instance by a command of the caller's.
+func (i Installation) ServeAs(t testing.TB, c Command) *API {
+	t.Helper()
+	a := &API{Process: Start(t, c), Operator: Operator{Token: i.AdminToken}}
 	a.never = append(a.never, i.Secret, i.AdminToken)
 	a.awaitReady(func() bool {
 		out := a.Stdout()
