@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/oncepay/oncepay/internal/postgres"
 )
@@ -14,24 +15,49 @@ type migrateCmd struct {
 	Status migrateStatusCmd `cmd:"" help:"Tell which version the database has, and which this binary needs."`
 }
 
-type migrateUpCmd struct{}
+// envMigrateDatabaseURL is the database as the role that owns the schema sees it, past
+// any pooler.
+const envMigrateDatabaseURL = "MIGRATE_DATABASE_URL"
 
-// Run migrates the database of DATABASE_URL.
-func (migrateUpCmd) Run(ctx context.Context, s streams) error {
-	url, err := databaseURL()
+// migrationURL is the database to migrate.
+func migrationURL() (string, error) {
+	if url, err := databaseSetting(envMigrateDatabaseURL); err != nil || url != "" {
+		return url, err
+	}
+	return databaseURL()
+}
+
+type migrateUpCmd struct {
+	GrantTo []string `help:"Roles that are to run the product, separated by commas: each gets the privileges and settings that it needs." placeholder:"ROLE"`
+}
+
+// Run migrates the database of MIGRATE_DATABASE_URL, or else of DATABASE_URL.
+func (c migrateUpCmd) Run(ctx context.Context, s streams) error {
+	url, err := migrationURL()
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(s.err, "migrating …")
-	if err := migrateUp(ctx, url); err != nil {
+	tell := func(line string) { fmt.Fprintln(s.err, line) }
+	if err := migrateUp(ctx, url, tell); err != nil {
 		return err
+	}
+	for _, role := range c.GrantTo {
+		left, err := postgres.Grant(ctx, url, role)
+		if err != nil {
+			return fmt.Errorf("--grant-to: %w", err)
+		}
+		if len(left) > 0 {
+			tell("a superuser must run these statements before `payments serve --pgbouncer` can start; the role that migrates may not:")
+			tell("  " + strings.Join(left, "\n  "))
+		}
 	}
 	return migrateStatusCmd{}.Run(ctx, s)
 }
 
 // migrateUp migrates, and tells a database that is away from one that refuses.
-func migrateUp(ctx context.Context, url string) error {
-	err := postgres.Migrate(ctx, url)
+func migrateUp(ctx context.Context, url string, tell func(string)) error {
+	err := postgres.Migrate(ctx, url, tell)
 	if postgres.IsUnavailable(err) {
 		return unavailableError("%w", err)
 	}
@@ -42,9 +68,9 @@ type migrateStatusCmd struct {
 	JSON bool `name:"json" help:"Print JSON."`
 }
 
-// Run prints where the database of DATABASE_URL stands.
+// Run prints where the database stands that `migrate up` would migrate.
 func (c migrateStatusCmd) Run(ctx context.Context, s streams) error {
-	url, err := databaseURL()
+	url, err := migrationURL()
 	if err != nil {
 		return err
 	}

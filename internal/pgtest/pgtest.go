@@ -11,6 +11,10 @@
 //		db := pgtest.Open(t)
 //		…
 //	}
+//
+// With PGTEST_PGBOUNCER=1 the product reaches its databases as most of the world's
+// do: through a PgBouncer in transaction mode, and as a role that can do no more than
+// it must. Its tests look on, and set their scenes, by the direct way (Direct).
 package pgtest
 
 import (
@@ -30,6 +34,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/oncepay/oncepay/internal/localpg"
+	"github.com/oncepay/oncepay/internal/pgtest/pgbouncer"
 	"github.com/oncepay/oncepay/internal/postgres"
 )
 
@@ -71,7 +76,13 @@ var suite struct {
 	// connected to a template meanwhile, another copier included.
 	copying sync.Mutex
 	copies  atomic.Int64
+
+	bouncer   func() (*pgbouncer.Server, error)
+	bouncerUp atomic.Pointer[pgbouncer.Server]
 }
+
+// AppRole is the role that the product has behind PgBouncer.
+const AppRole = "oncepay_app"
 
 // Main is a whole TestMain.
 func Main(m *testing.M) {
@@ -124,7 +135,14 @@ func setUp(ctx context.Context) (tearDown func(context.Context) error, err error
 		return nil, errors.New("TEST_DATABASE_URL is not of the form postgres://user@host/database") // not quoted: it has a password
 	}
 	suite.template = "oncepay_test_" + strings.ToLower(rand.Text()[:8]) // other binaries may share the server
-	tearDown = func(ctx context.Context) error { return errors.Join(dropDatabase(ctx, suite.template), stop(ctx)) }
+	suite.bouncer = sync.OnceValues(startBouncer)
+	tearDown = func(ctx context.Context) error {
+		var err error
+		if b := suite.bouncerUp.Load(); b != nil {
+			err = b.Close()
+		}
+		return errors.Join(err, dropDatabase(ctx, suite.template), stop(ctx))
+	}
 	if err := makeTemplate(ctx); err != nil {
 		return nil, errors.Join(err, tearDown(ctx))
 	}
@@ -148,7 +166,7 @@ func makeTemplate(ctx context.Context) error {
 	if err := adminExec(ctx, `CREATE DATABASE `+quote(suite.template)); err != nil {
 		return fmt.Errorf("create the template: %w", err)
 	}
-	if err := postgres.Migrate(ctx, databaseURL(suite.template)); err != nil {
+	if err := postgres.Migrate(ctx, databaseURL(suite.template), nil); err != nil {
 		return fmt.Errorf("migrate the template: %w", err)
 	}
 	// Whoever connected now would stop every copy.
@@ -158,9 +176,88 @@ func makeTemplate(ctx context.Context) error {
 	return nil
 }
 
+// startBouncer starts what PgBouncer's tests need, once: most tests do without it.
+func startBouncer() (*pgbouncer.Server, error) {
+	if os.Getenv("TEST_DATABASE_URL") != "" {
+		return nil, errors.New("behind PgBouncer, tests make a role and need a server of their own: unset TEST_DATABASE_URL")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stepLimit)
+	defer cancel()
+	if err := adminExec(ctx, `CREATE ROLE `+AppRole+` LOGIN`); err != nil {
+		return nil, err
+	}
+	b, err := pgbouncer.Start(ctx, TempDir(), suite.admin, AppRole)
+	if err == nil {
+		suite.bouncerUp.Store(b)
+	}
+	return b, err
+}
+
 // URL returns the URL of a new, migrated database, which is dropped when the test
 // ends, whoever is still connected to it.
 func URL(t testing.TB) string {
+	t.Helper()
+	dbURL := newDatabase(t)
+	if os.Getenv("PGTEST_PGBOUNCER") != "" { // asked here, where go test notes that the result depends on it
+		return ThroughPgBouncer(t, dbURL)
+	}
+	return dbURL
+}
+
+// ThroughPgBouncer is the URL of the same database through PgBouncer, as AppRole, to
+// which `payments migrate up --grant-to` has granted what the product needs.
+func ThroughPgBouncer(t testing.TB, dbURL string) string {
+	t.Helper()
+	b := PgBouncer(t)
+	ctx, cancel := context.WithTimeout(t.Context(), stepLimit)
+	defer cancel()
+	if left, err := postgres.Grant(ctx, Direct(dbURL), AppRole); err != nil || len(left) > 0 {
+		t.Fatalf("pgtest: %v, left %q", err, left)
+	}
+	return b.URL(nameIn(dbURL), AppRole)
+}
+
+// PgBouncer is the one of this run. It lets AppRole in, to any database.
+func PgBouncer(t testing.TB) *pgbouncer.Server {
+	t.Helper()
+	b, err := suite.bouncer()
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	return b
+}
+
+// Direct is the way to the same database that no PgBouncer is on, as its owner: for
+// tests that look at it, set a scene in it, or are about the wire itself.
+func Direct(dbURL string) string {
+	if name := nameIn(dbURL); suite.template != "" && strings.HasPrefix(name, suite.template) {
+		return databaseURL(name)
+	}
+	return dbURL // none of ours
+}
+
+// Pooled says whether a URL leads through PgBouncer, perhaps behind a proxy.
+func Pooled(dbURL string) bool {
+	cfg, err := pgx.ParseConfig(dbURL)
+	return err == nil && cfg.User == AppRole
+}
+
+// Options are the product's for a URL: they say whether it leads through PgBouncer.
+func Options(dbURL string, o postgres.Options) postgres.Options {
+	o.PgBouncer = Pooled(dbURL)
+	return o
+}
+
+// nameIn is the name of a URL's database.
+func nameIn(dbURL string) string {
+	u, err := url.Parse(dbURL)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimPrefix(u.Path, "/")
+}
+
+func newDatabase(t testing.TB) string {
 	t.Helper()
 	if suite.template == "" {
 		t.Fatal("pgtest: this package's TestMain does not call pgtest.Main")
@@ -187,7 +284,7 @@ func Open(t testing.TB) *postgres.DB {
 	dbURL := URL(t)
 	ctx, cancel := context.WithTimeout(t.Context(), stepLimit)
 	defer cancel()
-	db, err := postgres.Open(ctx, dbURL, postgres.Options{})
+	db, err := postgres.Open(ctx, dbURL, Options(dbURL, postgres.Options{}))
 	if err != nil {
 		t.Fatalf("pgtest: open the database: %v", err)
 	}
@@ -195,13 +292,13 @@ func Open(t testing.TB) *postgres.DB {
 	return db
 }
 
-// Exec runs a statement, or without arguments several, on a connection of its own,
+// Exec runs a statement, or without arguments several, on a direct connection of its own,
 // and returns how many rows the last one changed or returned.
 func Exec(t testing.TB, dbURL, sql string, args ...any) int64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), stepLimit)
 	defer cancel()
-	rows, err := execOn(ctx, dbURL, sql, args...)
+	rows, err := execOn(ctx, Direct(dbURL), sql, args...)
 	if err != nil {
 		t.Fatalf("pgtest: %s: %v", sql, err)
 	}

@@ -15,7 +15,7 @@ func TestMain(m *testing.M) { Main(m) }
 // count is the number that a query returns.
 func count(t *testing.T, dbURL, sql string, args ...any) (n int) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dbURL)
+	conn, err := pgx.Connect(t.Context(), Direct(dbURL))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestOpenGivesAWorkingPool(t *testing.T) {
 func again(t *testing.T, variable string) (output string, err error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=TestEachTestHasAMigratedDatabaseOfItsOwn")
-	cmd.Env = append(os.Environ(), variable)
+	cmd.Env = append(os.Environ(), "PGTEST_PGBOUNCER=", variable) // whose role would be made twice
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

@@ -5,23 +5,49 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/golang-migrate/migrate/v4"
-	migratepgx "github.com/golang-migrate/migrate/v4/database/pgx/v5"
 	"github.com/golang-migrate/migrate/v4/source/iofs"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/oncepay/oncepay/migrations"
 )
 
-// migrationTimeout bounds one migration statement. It is generous, because an
-// index on a grown table takes minutes.
-const migrationTimeout = 30 * time.Minute
+const (
+	// migrationTimeout bounds one migration statement. It is generous, because an
+	// index on a grown table takes minutes.
+	migrationTimeout = 30 * time.Minute
+
+	// migrationLockTimeout is how long a migration may stand in line for a table:
+	// meanwhile everybody else stands behind it. Half of what the product's own
+	// statements wait, so that none of them gives up because of a migration.
+	migrationLockTimeout = time.Second
+
+	// migrationPause lets those through who stood behind a migration that gave up,
+	// before it tries again.
+	migrationPause = 2 * time.Second
+
+	// migrationTries is how often a migration stands in line, some five minutes in all:
+	// no transaction of the product holds a table for seconds, and a backup that does
+	// for hours is better told of.
+	migrationTries = 100
+
+	// turnEvery is how often a process asks whether it may migrate now.
+	turnEvery = 200 * time.Millisecond
+
+	// turnTimeout bounds the wait for the others: one long migration, and one more.
+	turnTimeout = time.Hour
+)
 
 // ErrSchema is wrapped by CheckSchema's answers.
 var ErrSchema = errors.New("the database schema does not fit this binary")
+
+// ErrPooled says that a connection leads to a pooler, where one to PostgreSQL itself
+// is needed.
+var ErrPooled = errors.New("this database URL leads to a pooler such as PgBouncer, and migrations need a session of PostgreSQL itself: " +
+	"give a direct URL in MIGRATE_DATABASE_URL")
 
 // SchemaStatus is where a database stands.
 type SchemaStatus struct {
@@ -46,43 +72,127 @@ func (s SchemaStatus) Misfit() error {
 	return nil
 }
 
-// status reads the version through the migrator.
-func status(m *migrate.Migrate) (SchemaStatus, error) {
-	v, dirty, err := m.Version()
-	if err != nil && !errors.Is(err, migrate.ErrNilVersion) {
-		return SchemaStatus{}, fmt.Errorf("read the schema version: %w", err)
+// Migrate brings the schema to the newest version. It is safe to run from several
+// processes at once: an advisory lock lets one work and the others wait. It needs a
+// direct connection, and says so with ErrPooled.
+//
+// A migration and its version are committed together, so whatever interrupts it,
+// ctx included, leaves a whole schema. It waits for a table only for a moment at a
+// time, in which nobody waits long behind it, and then tries again. tell hears of
+// what takes time; it may be nil.
+func Migrate(ctx context.Context, url string, tell func(string)) error {
+	return migrateFrom(ctx, url, migrations.FS, tell)
+}
+
+func migrateFrom(ctx context.Context, url string, files fs.FS, tell func(string)) (err error) {
+	src, err := iofs.New(files, ".")
+	if err != nil {
+		return fmt.Errorf("read the embedded migrations: %w", err)
 	}
-	return SchemaStatus{Version: v, Latest: migrations.Latest, Dirty: dirty}, nil
-}
-
-// Migrate brings the schema to the newest version. It is safe to run from
-// several processes at once: an advisory lock lets one work and the others wait.
-func Migrate(ctx context.Context, url string) error {
-	return withMigrator(ctx, url, func(m *migrate.Migrate) error {
-		stop := context.AfterFunc(ctx, func() { m.GracefulStop <- true })
-		defer stop()
-		if err := m.Up(); err != nil && !errors.Is(err, migrate.ErrNoChange) {
-			// Looked at only now: before, the lock was perhaps another's, at work.
-			if s, statusErr := status(m); statusErr == nil && (s.Dirty || s.Version > s.Latest) {
-				if misfit := s.Misfit(); misfit != nil {
-					return errors.Join(misfit, err)
-				}
-				return nil // a newer binary has been here, and left a schema that fits this one, too
-			}
-			return fmt.Errorf("migrate: %w", err)
-		}
-		return ctx.Err()
-	})
-}
-
-// Schema reads the version a database has.
-func Schema(ctx context.Context, url string) (SchemaStatus, error) {
-	var s SchemaStatus
-	err := withMigrator(ctx, url, func(m *migrate.Migrate) (err error) {
-		s, err = status(m)
+	conn, err := connectDirect(ctx, url)
+	if err != nil {
 		return err
-	})
-	return s, err
+	}
+	if tell == nil {
+		tell = func(string) {}
+	}
+	d := &migrationDriver{ctx: ctx, conn: conn, tell: tell}
+	m, err := migrate.NewWithInstance("iofs", src, "postgres", d)
+	if err != nil {
+		return errors.Join(fmt.Errorf("prepare migrations: %w", err), d.Close())
+	}
+	m.LockTimeout = 2 * turnTimeout // the driver's own comes first
+	defer func() {
+		_, dbErr := m.Close() // the files are in memory
+		err = errors.Join(err, dbErr)
+	}()
+	err = m.Up()
+	if dirty := (migrate.ErrDirty{}); errors.As(err, &dirty) || errors.Is(err, fs.ErrNotExist) {
+		s, statusErr := status(ctx, conn)
+		if statusErr == nil && (s.Dirty || s.Version > s.Latest) {
+			return s.Misfit() // nil: a newer binary has been here, and left a schema that fits this one, too
+		}
+	}
+	if err != nil && !errors.Is(err, migrate.ErrNoChange) {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+// connectDirect opens one session with PostgreSQL itself.
+func connectDirect(ctx context.Context, url string) (*pgx.Conn, error) {
+	cfg, err := connConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range map[string]string{
+		"application_name":                    "oncepay-migrate",
+		"default_transaction_isolation":       "read committed",
+		"lock_timeout":                        millis(migrationLockTimeout),
+		"statement_timeout":                   millis(migrationTimeout),
+		"idle_in_transaction_session_timeout": millis(idleInTransactionTimeout),
+	} {
+		cfg.RuntimeParams[name] = value
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		if refusesSettings(err) {
+			return nil, ErrPooled
+		}
+		return nil, fmt.Errorf("reach the database: %w", err)
+	}
+	// A pooler tells its clients a process number of its own invention.
+	var backend uint32
+	if err = conn.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&backend); err == nil && backend != conn.PgConn().PID() {
+		err = ErrPooled
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close(ctx))
+	}
+	return conn, nil
+}
+
+// connConfig is for one connection that works through a pooler, too.
+func connConfig(url string) (*pgx.ConnConfig, error) {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, errUnreadableURL
+	}
+	cfg.RuntimeParams["timezone"] = "UTC"
+	cfg.ConnectTimeout = connectTimeout
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec // a few statements, each run once
+	return cfg, nil
+}
+
+// Schema reads the version that a database has. It changes nothing, waits for no
+// migration, and needs no direct connection.
+func Schema(ctx context.Context, url string) (s SchemaStatus, err error) {
+	cfg, err := connConfig(url)
+	if err != nil {
+		return s, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return s, fmt.Errorf("reach the database: %w", err)
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	return status(ctx, conn)
+}
+
+const sqlSchema = `/* postgres.schema */ SELECT version, dirty FROM schema_migrations`
+
+func status(ctx context.Context, conn *pgx.Conn) (SchemaStatus, error) {
+	s := SchemaStatus{Latest: migrations.Latest}
+	err := conn.QueryRow(ctx, sqlSchema).Scan(&s.Version, &s.Dirty)
+	if err != nil && !isEmptySchema(err) {
+		return s, fmt.Errorf("read the schema version: %w", err)
+	}
+	return s, nil
+}
+
+// isEmptySchema says whether reading the version met a database without one.
+func isEmptySchema(err error) bool {
+	return sqlState(err) == codeUndefinedTable || errors.Is(err, sql.ErrNoRows)
 }
 
 // CheckSchema returns nil if the open database has a schema that this binary can
@@ -90,51 +200,9 @@ func Schema(ctx context.Context, url string) (SchemaStatus, error) {
 // It only reads.
 func (db *DB) CheckSchema(ctx context.Context) error {
 	s := SchemaStatus{Latest: migrations.Latest}
-	err := db.Conn(ctx).Raw(`/* postgres.schema */ SELECT version, dirty FROM schema_migrations`).Row().Scan(&s.Version, &s.Dirty)
-	switch {
-	case sqlState(err) == codeUndefinedTable || errors.Is(err, sql.ErrNoRows): // empty
-	case err != nil:
+	err := db.Conn(ctx).Raw(sqlSchema).Row().Scan(&s.Version, &s.Dirty)
+	if err != nil && !isEmptySchema(err) {
 		return fmt.Errorf("read the schema version: %w", err)
 	}
 	return s.Misfit()
-}
-
-func withMigrator(ctx context.Context, url string, f func(*migrate.Migrate) error) (err error) {
-	cfg, err := pgx.ParseConfig(url)
-	if err != nil {
-		return errors.New("the database URL cannot be read: expected postgres://user@host/database")
-	}
-	cfg.RuntimeParams["timezone"] = "UTC"
-	cfg.ConnectTimeout = connectTimeout
-	db := stdlib.OpenDB(*cfg)
-	defer func() { err = errors.Join(err, ignoreClosed(db.Close())) }()
-	if err := db.PingContext(ctx); err != nil {
-		return fmt.Errorf("reach the database: %w", err)
-	}
-	files, err := iofs.New(migrations.FS, ".")
-	if err != nil {
-		return fmt.Errorf("read the embedded migrations: %w", err)
-	}
-	driver, err := migratepgx.WithInstance(db, &migratepgx.Config{StatementTimeout: migrationTimeout})
-	if err != nil {
-		return fmt.Errorf("prepare the migrations table: %w", err)
-	}
-	m, err := migrate.NewWithInstance("iofs", files, "pgx5", driver)
-	if err != nil {
-		return fmt.Errorf("prepare migrations: %w", err)
-	}
-	defer func() {
-		_, dbErr := m.Close() // also closes db
-		err = errors.Join(err, ignoreClosed(dbErr))
-	}()
-	return f(m)
-}
-
-// ignoreClosed drops the complaint about closing twice: the migrator closes the
-// handle it was given, and so do we, in case it never got that far.
-func ignoreClosed(err error) error {
-	if err == nil || errors.Is(err, sql.ErrConnDone) {
-		return nil
-	}
-	return err
 }

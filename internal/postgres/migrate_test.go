@@ -110,7 +110,7 @@ func TestSchemaGoesUpDownAndUpAgain(t *testing.T) {
 	t.Parallel()
 	dbURL := empty(t)
 	wantVersion(t, dbURL, postgres.SchemaStatus{})
-	if err := postgres.Migrate(t.Context(), dbURL); err != nil {
+	if err := postgres.Migrate(t.Context(), dbURL, nil); err != nil {
 		t.Fatal(err)
 	}
 	wantVersion(t, dbURL, postgres.SchemaStatus{Version: migrations.Latest})
@@ -126,7 +126,7 @@ func TestSchemaGoesUpDownAndUpAgain(t *testing.T) {
 		t.Errorf("going down leaves %q", left)
 	}
 	wantVersion(t, dbURL, postgres.SchemaStatus{})
-	if err := postgres.Migrate(t.Context(), dbURL); err != nil {
+	if err := postgres.Migrate(t.Context(), dbURL, nil); err != nil {
 		t.Fatal(err)
 	}
 	second := catalog(t, dbURL)
@@ -167,7 +167,7 @@ func TestEveryMigrationCanBeTakenBackAlone(t *testing.T) {
 // Every constraint has a name that a person chose: errors are told apart by it.
 func TestEveryConstraintAndIndexHasItsTablesName(t *testing.T) {
 	t.Parallel()
-	dbURL := pgtest.URL(t)
+	dbURL := migrated(t)
 	conn, err := pgx.Connect(t.Context(), dbURL)
 	if err != nil {
 		t.Fatal(err)
@@ -197,17 +197,17 @@ func TestMigrateIsDoneOnceHoweverManyStart(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 6 {
 		wg.Go(func() {
-			if err := postgres.Migrate(t.Context(), dbURL); err != nil {
+			if err := postgres.Migrate(t.Context(), dbURL, nil); err != nil {
 				t.Errorf("process %d: %v", i, err)
 			}
 		})
 	}
 	wg.Wait()
 	wantVersion(t, dbURL, postgres.SchemaStatus{Version: migrations.Latest})
-	if got, want := catalog(t, dbURL), catalog(t, pgtest.URL(t)); !slices.Equal(got, want) {
+	if got, want := catalog(t, dbURL), catalog(t, migrated(t)); !slices.Equal(got, want) {
 		t.Errorf("the schema has %d parts, want %d", len(got), len(want))
 	}
-	if err := postgres.Migrate(t.Context(), dbURL); err != nil {
+	if err := postgres.Migrate(t.Context(), dbURL, nil); err != nil {
 		t.Errorf("migrating what is migrated: %v", err)
 	}
 }
@@ -217,10 +217,10 @@ func TestMigrateThatIsGivenUpSaysSo(t *testing.T) {
 	dbURL := empty(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := postgres.Migrate(ctx, dbURL); !errors.Is(err, context.Canceled) {
+	if err := postgres.Migrate(ctx, dbURL, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if err := postgres.Migrate(t.Context(), dbURL); err != nil {
+	if err := postgres.Migrate(t.Context(), dbURL, nil); err != nil {
 		t.Errorf("and then: %v", err)
 	}
 }
@@ -233,7 +233,7 @@ func TestMigrateDoesNotTouchAHalfMigratedDatabase(t *testing.T) {
 	}
 	pgtest.Exec(t, dbURL, `UPDATE schema_migrations SET dirty = true`)
 	before := catalog(t, dbURL)
-	if err := postgres.Migrate(t.Context(), dbURL); err == nil {
+	if err := postgres.Migrate(t.Context(), dbURL, nil); err == nil {
 		t.Error("a dirty database was migrated")
 	}
 	wantVersion(t, dbURL, postgres.SchemaStatus{Version: 1, Dirty: true})
@@ -245,10 +245,10 @@ func TestMigrateDoesNotTouchAHalfMigratedDatabase(t *testing.T) {
 // A binary that is older than the schema has nothing to migrate, and says so.
 func TestMigrateLeavesANewerSchemaAlone(t *testing.T) {
 	t.Parallel()
-	dbURL := pgtest.URL(t)
+	dbURL := migrated(t)
 	for ahead, fits := range map[int]bool{1: true, 2: false} {
 		pgtest.Exec(t, dbURL, fmt.Sprintf(`UPDATE schema_migrations SET version = %d`, migrations.Latest+ahead))
-		if err := postgres.Migrate(t.Context(), dbURL); fits != (err == nil) || err != nil && !errors.Is(err, postgres.ErrSchema) {
+		if err := postgres.Migrate(t.Context(), dbURL, nil); fits != (err == nil) || err != nil && !errors.Is(err, postgres.ErrSchema) {
 			t.Errorf("%d ahead: %v", ahead, err)
 		}
 		wantVersion(t, dbURL, postgres.SchemaStatus{Version: uint(migrations.Latest + ahead)})
@@ -268,7 +268,7 @@ func TestBinaryServesItsSchemaAndTheNext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dbURL := pgtest.URL(t)
+			dbURL := migrated(t)
 			pgtest.Exec(t, dbURL, c.sql)
 			db := open(t, dbURL, postgres.Options{})
 			err := db.CheckSchema(t.Context())

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -56,6 +57,12 @@ const (
 type Options struct {
 	MaxConns int32           // 0: DefaultMaxConns
 	Tracer   pgx.QueryTracer // sees every statement; for tests and traces
+	// PgBouncer says that the URL leads to one in transaction mode: each transaction
+	// may have another session, and a session's settings are the role's.
+	PgBouncer bool
+	// AnySession takes sessions that are not as ours must be: to find out what is wrong,
+	// never to serve.
+	AnySession bool
 }
 
 // DB is one pool of connections.
@@ -65,37 +72,30 @@ type DB struct {
 	sql  *sql.DB
 }
 
-// Open connects to url, a postgres:// URL, and returns once the server answers.
-// Isolation, time zone and time-outs are set once per connection: per request
-// they would cost a round trip.
+var errUnreadableURL = errors.New("the database URL cannot be read: expected postgres://user@host/database") // the cause quotes the URL, password included
+
+// Open connects to url, a postgres:// URL, and returns once the server answers and
+// its sessions are known to be as ours must be: isolation, time zone and time-outs
+// are set once per connection, or by the role, because per request they would cost a
+// round trip. If they are not, the error wraps ErrSession.
 func Open(ctx context.Context, url string, o Options) (*DB, error) {
-	cfg, err := pgxpool.ParseConfig(url)
+	cfg, err := poolConfig(url, o)
 	if err != nil {
-		return nil, errors.New("the database URL cannot be read: expected postgres://user@host/database") // the cause quotes the URL, password included
-	}
-	cfg.MaxConns = o.MaxConns
-	if o.MaxConns == 0 {
-		cfg.MaxConns = DefaultMaxConns
-	}
-	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
-	cfg.ConnConfig.ConnectTimeout = connectTimeout
-	cfg.ConnConfig.Tracer = o.Tracer
-	for name, value := range map[string]string{
-		"application_name":                    "oncepay",
-		"timezone":                            "UTC",
-		"default_transaction_isolation":       "read committed",
-		"lock_timeout":                        millis(lockTimeout),
-		"statement_timeout":                   millis(statementTimeout),
-		"idle_in_transaction_session_timeout": millis(idleInTransactionTimeout),
-	} {
-		cfg.ConnConfig.RuntimeParams[name] = value
+		return nil, err
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open the database pool: %w", err)
 	}
-	if err := pool.Ping(ctx); err != nil {
+	err = checkSession(ctx, pool, o.PgBouncer)
+	if err != nil && (!o.AnySession || !errors.Is(err, ErrSession)) {
 		pool.Close()
+		if refusesSettings(err) {
+			return nil, fmt.Errorf("%w: PgBouncer refuses them, so give --pgbouncer, or a URL that leads to PostgreSQL itself", ErrSession)
+		}
+		if errors.Is(err, ErrSession) {
+			return nil, err
+		}
 		return nil, fmt.Errorf("reach the database: %w", err)
 	}
 	sqlDB := stdlib.OpenDBFromPool(pool)
@@ -109,6 +109,36 @@ func Open(ctx context.Context, url string, o Options) (*DB, error) {
 		return nil, fmt.Errorf("open gorm: %w", err)
 	}
 	return &DB{gorm: g, pool: pool, sql: sqlDB}, nil
+}
+
+func poolConfig(url string, o Options) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, errUnreadableURL
+	}
+	cfg.MaxConns = o.MaxConns
+	if o.MaxConns == 0 {
+		cfg.MaxConns = DefaultMaxConns
+	}
+	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
+	cfg.ConnConfig.ConnectTimeout = connectTimeout
+	cfg.ConnConfig.Tracer = o.Tracer
+	cfg.ConnConfig.RuntimeParams["application_name"] = "oncepay"
+	if o.PgBouncer {
+		// Prepared statements belong to a session, which may be another's by the time of
+		// the next statement. The description of one may be kept: each use sends the whole
+		// statement again, in one round trip, and the server infers the types of its
+		// parameters as for a prepared one. (With QueryExecModeExec they would be guessed
+		// from Go's, and values go as text, whose reading depends on more settings.) If a
+		// migration changes what a description says, one use of it fails, without effect.
+		cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+		cfg.ConnConfig.RuntimeParams["timezone"] = "UTC" // PgBouncer itself sees to it
+		return cfg, nil
+	}
+	for _, s := range sessionSettings {
+		cfg.ConnConfig.RuntimeParams[s.name] = s.value()
+	}
+	return cfg, nil
 }
 
 func millis(d time.Duration) string { return fmt.Sprintf("%d", d.Milliseconds()) }
@@ -149,11 +179,13 @@ func (db *DB) InTx(ctx context.Context, f func(tx Tx) error) error {
 
 // SQLSTATEs that the domain tells apart.
 const (
-	codeUniqueViolation  = "23505"
-	codeLockNotAvailable = "55P03"
-	codeDeadlock         = "40P01"
-	codeSerialization    = "40001"
-	codeUndefinedTable   = "42P01"
+	codeUniqueViolation       = "23505"
+	codeLockNotAvailable      = "55P03"
+	codeDeadlock              = "40P01"
+	codeSerialization         = "40001"
+	codeUndefinedTable        = "42P01"
+	codeUndefinedObject       = "42704"
+	codeInsufficientPrivilege = "42501"
 )
 
 // Constraint is the name of the constraint that err says was violated, or "".
@@ -184,13 +216,14 @@ func IsContention(err error) bool {
 // connection broke, or ended, while the answer was awaited. An error that the
 // server itself reported is known: the statement had no effect. The exceptions
 // are the errors of a server that is going down (class 57P), which may follow a
-// commit.
+// commit, and of a connection (class 08), which PgBouncer reports where it lost the
+// server in the middle of a statement.
 func IsOutcomeUnknown(err error) bool {
 	if err == nil {
 		return false
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return len(pg.Code) == 5 && pg.Code[:3] == "57P"
+		return strings.HasPrefix(pg.Code, "57P") || strings.HasPrefix(pg.Code, "08")
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return false // never connected, so nothing was asked

@@ -22,10 +22,17 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// empty is the URL of a database without any table.
+// migrated is the direct URL of a migrated database: most tests here are about what
+// a connection itself does.
+func migrated(t *testing.T) string {
+	t.Helper()
+	return pgtest.Direct(pgtest.URL(t))
+}
+
+// empty is the direct URL of a database without any table.
 func empty(t *testing.T) string {
 	t.Helper()
-	url := pgtest.URL(t)
+	url := migrated(t)
 	pgtest.Exec(t, url, `DROP SCHEMA public CASCADE; CREATE SCHEMA public`)
 	return url
 }
@@ -116,7 +123,7 @@ func TestErrorsOfOpenDoNotQuoteTheURL(t *testing.T) {
 	} {
 		for what, try := range map[string]func() error{
 			"Open":    func() error { _, err := postgres.Open(t.Context(), url, postgres.Options{}); return err },
-			"Migrate": func() error { return postgres.Migrate(t.Context(), url) },
+			"Migrate": func() error { return postgres.Migrate(t.Context(), url, nil) },
 			"Schema":  func() error { _, err := postgres.Schema(t.Context(), url); return err },
 		} {
 			err := try()
@@ -191,7 +198,7 @@ func TestSingleStatementIsSentAlone(t *testing.T) {
 	defer seen.mu.Unlock()
 	var named []string
 	for _, s := range seen.all {
-		if s != "-- ping" {
+		if !strings.HasPrefix(s, "/* postgres.session */") { // Open's
 			named = append(named, s)
 		}
 	}
@@ -239,7 +246,8 @@ func TestErrorsAreClassedByWhatTheyProve(t *testing.T) {
 		"a server not up yet":         {code("57P03"), met{outcomeUnknown: true, unavailable: true}},
 		"too many connections":        {code("53300"), met{unavailable: true}},
 		"a full disk":                 {code("53100"), met{unavailable: true}},
-		"a broken connection":         {code("08006"), met{unavailable: true}},
+		"a broken connection":         {code("08006"), met{outcomeUnknown: true, unavailable: true}},
+		"one that PgBouncer lost":     {code("08P01"), met{outcomeUnknown: true, unavailable: true}},
 		"a syntax error":              {code("42601"), met{}},
 		"an unexpected end":           {io.ErrUnexpectedEOF, met{outcomeUnknown: true, unavailable: true}},
 		"an end":                      {io.EOF, met{outcomeUnknown: true, unavailable: true}},

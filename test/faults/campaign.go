@@ -54,7 +54,7 @@ func (c *campaign) run(ctx context.Context) (failed bool, err error) {
 	if err := os.Chmod(dir, 0o711); err != nil { // PostgreSQL may run as somebody else
 		return false, err
 	}
-	g, err := newGround(ctx, dir)
+	g, err := newGround(ctx, dir, c.PgBouncer)
 	if err != nil {
 		return false, fmt.Errorf("start PostgreSQL: %w", err)
 	}

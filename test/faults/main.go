@@ -22,18 +22,19 @@ import (
 
 // options are the command line.
 type options struct {
-	Duration time.Duration `default:"3m" help:"How long to begin new rounds (default ${default}); a round takes about a minute."`
-	Seed     int64         `default:"1" help:"The first round's seed; each round has the next one. The same seed draws the same orders and faults."`
-	Rounds   int           `help:"How many rounds at most; 0 means as many as the duration lets begin."`
-	Parallel int           `default:"4" help:"Rounds, or scenes, that run side by side (default ${default})."`
-	Orders   int           `default:"80" help:"Orders of a round beyond those that each round has (default ${default})."`
-	AtLeast  int           `help:"Fail if a kind of fault came up less often than this, or a crash point killed nobody, or nobody twice in a row; for that, go on for up to twice the duration."`
-	Mutants  bool          `help:"Hunt the mutants instead: each deliberate defect must be caught, and the product must come through the same scenes."`
-	Only     string        `help:"With --mutants: only the one of this name."`
-	JSON     bool          `name:"json" help:"The result as JSON, in the last line of the output; all else goes to the error output."`
-	SVG      string        `help:"Write the picture to this file."`
-	Markdown string        `help:"Write the tables of docs/reference/reliability.md to this file."`
-	Logs     string        `help:"Keep the log of every round's faults in this folder."`
+	Duration  time.Duration `default:"3m" help:"How long to begin new rounds (default ${default}); a round takes about a minute."`
+	Seed      int64         `default:"1" help:"The first round's seed; each round has the next one. The same seed draws the same orders and faults."`
+	Rounds    int           `help:"How many rounds at most; 0 means as many as the duration lets begin."`
+	Parallel  int           `default:"4" help:"Rounds, or scenes, that run side by side (default ${default})."`
+	Orders    int           `default:"80" help:"Orders of a round beyond those that each round has (default ${default})."`
+	AtLeast   int           `help:"Fail if a kind of fault came up less often than this, or a crash point killed nobody, or nobody twice in a row; for that, go on for up to twice the duration."`
+	Mutants   bool          `help:"Hunt the mutants instead: each deliberate defect must be caught, and the product must come through the same scenes."`
+	PgBouncer bool          `name:"pgbouncer" help:"Instances reach the database through PgBouncer in transaction mode, as a role that can do no more than it must."`
+	Only      string        `help:"With --mutants: only the one of this name."`
+	JSON      bool          `name:"json" help:"The result as JSON, in the last line of the output; all else goes to the error output."`
+	SVG       string        `help:"Write the picture to this file."`
+	Markdown  string        `help:"Write the tables of docs/reference/reliability.md to this file."`
+	Logs      string        `help:"Keep the log of every round's faults in this folder."`
 }
 
 const (

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oncepay/oncepay/internal/faultpoint"
+	"github.com/oncepay/oncepay/internal/pgtest/pgbouncer"
 	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
 	"github.com/oncepay/oncepay/test/faults/pspproxy"
 	"github.com/oncepay/oncepay/test/harness"
@@ -221,8 +222,9 @@ func (d *daemon) logs() string {
 // the database.
 type instance struct {
 	daemon
-	psp *pspproxy.Proxy
-	db  *pgproxy.Proxy
+	psp     *pspproxy.Proxy
+	db      *pgproxy.Proxy
+	bouncer *pgbouncer.Server // before db, or nil
 
 	url   string // guarded by daemon.mu
 	admin string

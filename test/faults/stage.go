@@ -17,6 +17,7 @@ import (
 
 	"github.com/oncepay/oncepay/internal/localpg"
 	"github.com/oncepay/oncepay/internal/pgtest"
+	"github.com/oncepay/oncepay/internal/pgtest/pgbouncer"
 	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/test/faults/oracle"
@@ -49,8 +50,9 @@ var pgSettings = map[string]string{
 // ground is what all stages stand on: one PostgreSQL, and a migrated database to
 // copy.
 type ground struct {
-	server *localpg.Server
-	dir    string
+	server    *localpg.Server
+	dir       string
+	pgBouncer bool // instances reach it through one each, as a role that can do no more than it must
 
 	mu     sync.Mutex // nobody may be connected to a template that is being copied
 	copies int
@@ -64,12 +66,12 @@ const (
 
 const templateName = "campaign_template"
 
-func newGround(ctx context.Context, dir string) (*ground, error) {
+func newGround(ctx context.Context, dir string, pgBouncer bool) (*ground, error) {
 	server, err := localpg.Start(ctx, localpg.Options{TempDir: pgtest.TempDir(), Settings: pgSettings})
 	if err != nil {
 		return nil, err
 	}
-	g := &ground{server: server, dir: dir}
+	g := &ground{server: server, dir: dir, pgBouncer: pgBouncer}
 	if err := g.makeTemplate(ctx); err != nil {
 		return nil, errors.Join(err, g.close())
 	}
@@ -80,8 +82,13 @@ func (g *ground) makeTemplate(ctx context.Context) error {
 	if err := g.exec(ctx, "CREATE DATABASE "+templateName); err != nil {
 		return err
 	}
-	if err := postgres.Migrate(ctx, g.url(templateName)); err != nil {
+	if err := postgres.Migrate(ctx, g.url(templateName), nil); err != nil {
 		return err
+	}
+	if g.pgBouncer {
+		if err := g.exec(ctx, "CREATE ROLE "+pgtest.AppRole+" LOGIN"); err != nil {
+			return err
+		}
 	}
 	conn, err := pgx.Connect(ctx, g.url(templateName))
 	if err != nil {
@@ -239,10 +246,13 @@ func (s *stage) startInstance(ctx context.Context, name, dbURL string, shared ha
 	if i.psp, err = pspproxy.Start(ctx, name, s.bankURL, s.judge, s.brokenOff); err != nil {
 		return err
 	}
-	if i.db, err = pgproxy.Start(ctx, dbURL); err != nil {
+	if err = s.openDatabase(ctx, i, dbURL); err != nil {
 		return err
 	}
 	shared.DatabaseURL, shared.ProviderURL = i.db.URL(), i.psp.URL()
+	if i.bouncer != nil {
+		shared.DatabaseURL = i.bouncer.URL(s.dbName, pgtest.AppRole)
+	}
 	command := shared.ServeCommand("--provider-timeout", providerTimeout.String(), "--settle", settling.String(),
 		"--lease", lease.String(), "--recovery-interval", recoveryEvery.String(), "--shutdown-timeout", "5s")
 	command.Env = append(command.Env, faultEnv(s.ctl.socket, name, s.withhold)...)
@@ -255,6 +265,23 @@ func (s *stage) startInstance(ctx context.Context, name, dbURL string, shared ha
 		return fmt.Errorf("%s did not start: %s", name, lastLine(i.logs()))
 	}
 	return nil
+}
+
+// openDatabase makes an instance's way to the database. A PgBouncer stands before the
+// proxy, so that it is PgBouncer who loses the server, and says so in its own words.
+func (s *stage) openDatabase(ctx context.Context, i *instance, dbURL string) (err error) {
+	if !s.ground.pgBouncer {
+		i.db, err = pgproxy.Start(ctx, dbURL)
+		return err
+	}
+	if left, err := postgres.Grant(ctx, dbURL, pgtest.AppRole); err != nil || len(left) > 0 {
+		return fmt.Errorf("grant what the product needs, and %q: %w", left, err)
+	}
+	if i.db, err = pgproxy.Start(ctx, dbURL); err != nil {
+		return err
+	}
+	i.bouncer, err = pgbouncer.Start(ctx, s.dir, i.db.URL(), pgtest.AppRole)
+	return err
 }
 
 func lastLine(text string) string {
@@ -320,6 +347,9 @@ func (s *stage) close(ctx context.Context) error {
 	for _, i := range s.instances {
 		if i.psp != nil {
 			i.psp.Close()
+		}
+		if i.bouncer != nil {
+			_ = i.bouncer.Close() // its folder goes with the stage's
 		}
 		if i.db != nil {
 			i.db.Close()

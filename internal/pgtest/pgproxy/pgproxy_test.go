@@ -26,7 +26,7 @@ const (
 // connection through the proxy and one beside it.
 func begin(t *testing.T) (proxy *pgproxy.Proxy, through, beside *pgx.Conn) {
 	t.Helper()
-	url := pgtest.URL(t)
+	url := pgtest.Direct(pgtest.URL(t))
 	pgtest.Exec(t, url, `CREATE TABLE notes (note text NOT NULL)`)
 	proxy = pgproxy.New(t, url)
 	return proxy, connect(t, proxy.URL()), connect(t, url)

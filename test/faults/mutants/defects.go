@@ -135,8 +135,8 @@ func processClock() Mutant {
 			"while its charge is about to be sent, and the next request makes another. ONCEPAY_MUTANT_CLOCK says how far ahead, such as 30s. " +
 			"(A void would stop the late charge, so the provider has none.)",
 		Edits: []Edit{
-			{storeFile, "t.lease_until <= clock_timestamp() AS lease_over,\n", "t.lease_until <= $5::timestamptz AS lease_over,\n"},
-			{storeFile, "Raw(sqlRead, account, mode, nonce, fingerprint)", "Raw(sqlRead, account, mode, nonce, fingerprint, processClock())"},
+			{storeFile, "t.lease_until <= clock_timestamp() AS lease_over,\n", "t.lease_until <= $6::timestamptz AS lease_over,\n"},
+			{storeFile, "Raw(sqlRead, account, mode, nonce, fingerprint, byOther)", "Raw(sqlRead, account, mode, nonce, fingerprint, byOther, processClock())"},
 			{storeFile, "AND (t.lease_until <= clock_timestamp() OR", "AND (t.lease_until <= $12::timestamptz OR"},
 			{storeFile, "string(by), t.travel().Microseconds())", "string(by), t.travel().Microseconds(), processClock())"},
 			{settleFile, "return r.clock.earliest().Truncate(time.Microsecond)", "return processClock()"},
@@ -175,7 +175,7 @@ func selectThenInsert() Mutant {
 		Defect: "Whether a nonce is taken is looked up before it is claimed, and no constraint stands behind that; two requests that look at the same time both charge.",
 		Edits: []Edit{
 			{serviceFile, "\tstarted := time.Now()\n\tfaultpoint.Reach(faultpoint.BeginBefore, cmd.Nonce)\n",
-				`	if _, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Fingerprint); err != nil || found {
+				`	if _, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Fingerprint, nil); err != nil || found {
 		return nil, err
 	}
 	started := time.Now()

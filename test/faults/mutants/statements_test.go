@@ -43,7 +43,7 @@ func TestStatementsOfEveryMutantRun(t *testing.T) {
 			if m.Setup != "" {
 				pgtest.Exec(t, url, m.Setup)
 			}
-			conn, err := pgx.Connect(t.Context(), url)
+			conn, err := pgx.Connect(t.Context(), pgtest.Direct(url))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -32,7 +32,7 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	db, err := pgx.Connect(t.Context(), pgtest.URL(t))
+	db, err := pgx.Connect(t.Context(), pgtest.Direct(pgtest.URL(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +379,7 @@ func TestOneSentenceDoesNotFillTheReport(t *testing.T) {
 
 func TestWithoutWatchThereIsNoVerdict(t *testing.T) {
 	t.Parallel()
-	db, err := pgx.Connect(t.Context(), pgtest.URL(t))
+	db, err := pgx.Connect(t.Context(), pgtest.Direct(pgtest.URL(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
