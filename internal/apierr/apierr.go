@@ -34,6 +34,7 @@ const (
 	CheckoutSessionNotFound  Code = "CHECKOUT_SESSION_NOT_FOUND"
 	InvalidState             Code = "INVALID_STATE"
 	InvalidCredentials       Code = "INVALID_CREDENTIALS"
+	UnknownIPAddress         Code = "UNKNOWN_IP_ADDRESS"
 	InvalidToken             Code = "INVALID_TOKEN"
 	NotFound                 Code = "NOT_FOUND"
 	UnsupportedMethod        Code = "UNSUPPORTED_METHOD"
@@ -64,6 +65,7 @@ var status = map[Code]int{
 	CheckoutSessionNotFound:  http.StatusBadRequest,
 	InvalidState:             http.StatusConflict,
 	InvalidCredentials:       http.StatusUnauthorized,
+	UnknownIPAddress:         http.StatusUnauthorized,
 	InvalidToken:             http.StatusUnauthorized,
 	NotFound:                 http.StatusNotFound,
 	UnsupportedMethod:        http.StatusMethodNotAllowed,

@@ -80,7 +80,7 @@ func TestStatusesAreThoseOfTheContract(t *testing.T) {
 			CheckoutSessionNotFound, CountryNotSupported, CurrencyNotAllowed, InvalidAccountID, InvalidAmount,
 			InvalidParameters, InvalidRequest, MissingParameters, PaymentNotFound, UnavailablePaymentMethod,
 		},
-		http.StatusUnauthorized:          {InvalidCredentials, InvalidToken},
+		http.StatusUnauthorized:          {InvalidCredentials, InvalidToken, UnknownIPAddress},
 		http.StatusNotFound:              {NotFound},
 		http.StatusMethodNotAllowed:      {UnsupportedMethod},
 		http.StatusConflict:              {InvalidState, RequestInProcess},

@@ -157,10 +157,18 @@ var headers = map[string]string{
 	"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
+// strictTransport keeps browsers from asking without TLS for a year. Where a proxy ends
+// TLS for us, it is the proxy that can promise so.
+const strictTransport = "max-age=31536000"
+
 // announce sets the headers that every answer has.
-func (o Options) announce(r *echo.Response) {
+func (o Options) announce(c echo.Context) {
+	r := c.Response()
 	for name, value := range headers {
 		r.Header().Set(name, value)
+	}
+	if c.Request().TLS != nil {
+		r.Header().Set(echo.HeaderStrictTransportSecurity, strictTransport)
 	}
 	r.Before(func() { // as late as can be: the stop may begin while the request is worked on
 		if o.Probes.stopping() {
@@ -183,7 +191,7 @@ func (o Options) logged(next echo.HandlerFunc) echo.HandlerFunc {
 		c.Set(keyRequestID, id)
 		c.Set(keyLine, line)
 		c.Response().Header().Set(HeaderRequestID, id)
-		o.announce(c.Response())
+		o.announce(c)
 		seen := o.observe(c)
 		code, client := apierr.Code(""), c.Request().Context()
 		if err := o.recovered(next, c); err != nil {

@@ -2,7 +2,11 @@ package merchants
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -12,7 +16,7 @@ import (
 	"github.com/oncepay/oncepay/internal/jsontree"
 )
 
-// OperatorHandler is how an operator makes merchants and keys.
+// OperatorHandler is how an operator looks after merchants and keys.
 type OperatorHandler struct{ service *Service }
 
 // NewOperatorHandler makes the handler.
@@ -21,7 +25,15 @@ func NewOperatorHandler(s *Service) *OperatorHandler { return &OperatorHandler{s
 // Mount adds the routes to g, which is authenticated already.
 func (h *OperatorHandler) Mount(g *echo.Group) {
 	g.POST("/merchants", h.create)
+	g.GET("/merchants", h.list)
+	g.GET("/merchants/:account_id", h.get)
+	g.POST("/merchants/:account_id/disable", h.disable)
+	g.POST("/merchants/:account_id/enable", h.enable)
 	g.POST("/merchants/:account_id/keys", h.createKey)
+	g.GET("/merchants/:account_id/keys", h.listKeys)
+	g.PATCH("/merchants/:account_id/keys/:key_id", h.restrict)
+	g.POST("/merchants/:account_id/keys/:key_id/rotate", h.rotate)
+	g.POST("/merchants/:account_id/keys/:key_id/revoke", h.revoke)
 }
 
 // create is POST /admin/v1/merchants.
@@ -42,19 +54,74 @@ func (h *OperatorHandler) create(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, struct {
-		AccountID         string  `json:"account_id"`
-		Name              string  `json:"name"`
-		IdempotencyPolicy string  `json:"idempotency_policy"`
-		APIKey            KeyPair `json:"api_key"`
-	}{m.AccountID.String(), m.Name, m.IdempotencyPolicy, pair})
+	return answer(c, http.StatusCreated, struct {
+		AccountID         string   `json:"account_id"`
+		Name              string   `json:"name"`
+		IdempotencyPolicy string   `json:"idempotency_policy"`
+		APIKey            shownKey `json:"api_key"`
+	}{m.AccountID.String(), m.Name, m.IdempotencyPolicy, shown(pair, nil)})
+}
+
+// list is GET /admin/v1/merchants, the newest first.
+func (h *OperatorHandler) list(c echo.Context) error {
+	limit, after, err := httpapi.Page(c)
+	if err != nil {
+		return err
+	}
+	ms, err := h.service.store.merchants(c.Request().Context(), after, limit+1)
+	if err != nil {
+		return err
+	}
+	if len(ms) > limit {
+		ms = ms[:limit]
+		httpapi.LinkNext(c, ms[limit-1].AccountID.String())
+	}
+	views := make([]wireMerchant, len(ms))
+	for i, m := range ms {
+		views[i] = m.wire()
+	}
+	return answer(c, http.StatusOK, views)
+}
+
+// get is GET /admin/v1/merchants/{account_id}.
+func (h *OperatorHandler) get(c echo.Context) error {
+	account, err := accountOf(c)
+	if err != nil {
+		return err
+	}
+	m, err := h.service.store.merchant(h.service.store.db.Conn(c.Request().Context()), account)
+	if err != nil {
+		return err
+	}
+	return answer(c, http.StatusOK, m.wire())
+}
+
+// disable is POST /admin/v1/merchants/{account_id}/disable.
+func (h *OperatorHandler) disable(c echo.Context) error { return h.setDisabled(c, true) }
+
+// enable is POST /admin/v1/merchants/{account_id}/enable.
+func (h *OperatorHandler) enable(c echo.Context) error { return h.setDisabled(c, false) }
+
+func (h *OperatorHandler) setDisabled(c echo.Context, disabled bool) error {
+	account, err := accountOf(c)
+	if err != nil {
+		return err
+	}
+	if _, err := optionalObject(c); err != nil {
+		return err
+	}
+	m, err := h.service.SetDisabled(c.Request().Context(), account, disabled)
+	if err != nil {
+		return err
+	}
+	return answer(c, http.StatusOK, m.wire())
 }
 
 // createKey is POST /admin/v1/merchants/{account_id}/keys.
 func (h *OperatorHandler) createKey(c echo.Context) error {
-	account, err := uuid.Parse(c.Param("account_id"))
+	account, err := accountOf(c)
 	if err != nil {
-		return apierr.New(apierr.NotFound, "there is no merchant with this account_id")
+		return err
 	}
 	body, err := object(c)
 	if err != nil {
@@ -64,11 +131,187 @@ func (h *OperatorHandler) createKey(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	pair, err := h.service.CreateKey(c.Request().Context(), account, mode)
+	networks, err := networkList(body.Get("allowed_networks"))
 	if err != nil {
 		return err
 	}
-	return answer(c, pair)
+	pair, err := h.service.CreateKey(c.Request().Context(), account, mode, networks...)
+	if err != nil {
+		return err
+	}
+	return answer(c, http.StatusCreated, shown(pair, networks))
+}
+
+// listKeys is GET /admin/v1/merchants/{account_id}/keys, the newest first.
+func (h *OperatorHandler) listKeys(c echo.Context) error {
+	account, err := accountOf(c)
+	if err != nil {
+		return err
+	}
+	limit, after, err := httpapi.Page(c)
+	if err != nil {
+		return err
+	}
+	ctx, store := c.Request().Context(), h.service.store
+	if _, err := store.merchant(store.db.Conn(ctx), account); err != nil {
+		return err
+	}
+	ks, err := store.keys(ctx, account, after, limit+1)
+	if err != nil {
+		return err
+	}
+	if len(ks) > limit {
+		ks = ks[:limit]
+		httpapi.LinkNext(c, ks[limit-1].ID.String())
+	}
+	views := make([]wireKey, len(ks))
+	for i, k := range ks {
+		views[i] = k.wire()
+	}
+	return answer(c, http.StatusOK, views)
+}
+
+// restrict is PATCH /admin/v1/merchants/{account_id}/keys/{key_id}.
+func (h *OperatorHandler) restrict(c echo.Context) error {
+	account, id, err := keyOf(c)
+	if err != nil {
+		return err
+	}
+	body, err := object(c)
+	if err != nil {
+		return err
+	}
+	v := body.Get("allowed_networks")
+	if v.Kind() == jsontree.Absent {
+		return apierr.New(apierr.MissingParameters, v.Path()+" is required; null takes the list away")
+	}
+	networks, err := networkList(v)
+	if err != nil {
+		return err
+	}
+	k, err := h.service.Restrict(c.Request().Context(), account, id, networks)
+	if err != nil {
+		return err
+	}
+	return answer(c, http.StatusOK, k.wire())
+}
+
+// rotate is POST /admin/v1/merchants/{account_id}/keys/{key_id}/rotate.
+func (h *OperatorHandler) rotate(c echo.Context) error {
+	account, id, err := keyOf(c)
+	if err != nil {
+		return err
+	}
+	body, err := optionalObject(c)
+	if err != nil {
+		return err
+	}
+	overlap, err := overlapOf(body.Get("overlap_seconds"))
+	if err != nil {
+		return err
+	}
+	successor, old, err := h.service.Rotate(c.Request().Context(), account, id, overlap)
+	if err != nil {
+		return err
+	}
+	return answer(c, http.StatusCreated, struct {
+		shownKey
+		Replaces wireKey `json:"replaces"`
+	}{shown(successor, old.Networks), old.wire()})
+}
+
+// revoke is POST /admin/v1/merchants/{account_id}/keys/{key_id}/revoke.
+func (h *OperatorHandler) revoke(c echo.Context) error {
+	account, id, err := keyOf(c)
+	if err != nil {
+		return err
+	}
+	if _, err := optionalObject(c); err != nil {
+		return err
+	}
+	k, err := h.service.Revoke(c.Request().Context(), account, id)
+	if err != nil {
+		return err
+	}
+	return answer(c, http.StatusOK, k.wire())
+}
+
+// wireTime is how times are written: UTC, microseconds, as PostgreSQL keeps them.
+const wireTime = "2006-01-02T15:04:05.000000Z"
+
+func wireAt(t time.Time) string { return t.UTC().Format(wireTime) }
+
+func wireAtOrNull(t *time.Time) *string {
+	if t == nil {
+		return nil
+	}
+	s := wireAt(*t)
+	return &s
+}
+
+// wireMerchant is a merchant as an operator sees it.
+type wireMerchant struct {
+	AccountID         string  `json:"account_id"`
+	Name              string  `json:"name"`
+	IdempotencyPolicy string  `json:"idempotency_policy"`
+	CreatedAt         string  `json:"created_at"`
+	DisabledAt        *string `json:"disabled_at"`
+}
+
+func (m Merchant) wire() wireMerchant {
+	return wireMerchant{m.AccountID.String(), m.Name, m.IdempotencyPolicy, wireAt(m.CreatedAt), wireAtOrNull(m.DisabledAt)}
+}
+
+// wireKey is a key as an operator sees it from then on.
+type wireKey struct {
+	ID              string         `json:"id"`
+	AccountID       string         `json:"account_id"`
+	Mode            string         `json:"mode"`
+	PublicAPIKey    string         `json:"public_api_key"`
+	Status          Status         `json:"status"`
+	CreatedAt       string         `json:"created_at"`
+	LastUsedAt      *string        `json:"last_used_at"`
+	ExpiresAt       *string        `json:"expires_at"`
+	RevokedAt       *string        `json:"revoked_at"`
+	AllowedNetworks []netip.Prefix `json:"allowed_networks"`
+}
+
+func (k Key) wire() wireKey {
+	return wireKey{
+		ID: k.ID.String(), AccountID: k.AccountID.String(), Mode: k.Mode, PublicAPIKey: k.PublicAPIKey, Status: k.Status,
+		CreatedAt: wireAt(k.CreatedAt), LastUsedAt: wireAtOrNull(k.LastUsedAt), ExpiresAt: wireAtOrNull(k.ExpiresAt),
+		RevokedAt: wireAtOrNull(k.RevokedAt), AllowedNetworks: k.Networks,
+	}
+}
+
+// shownKey is a key in the answer that made it, the only one that has the secret.
+type shownKey struct {
+	ID string `json:"id"`
+	KeyPair
+	AllowedNetworks []netip.Prefix `json:"allowed_networks"`
+}
+
+func shown(p KeyPair, networks []netip.Prefix) shownKey { return shownKey{p.ID.String(), p, networks} }
+
+// accountOf is the merchant in the path.
+func accountOf(c echo.Context) (uuid.UUID, error) {
+	account, err := uuid.Parse(c.Param("account_id"))
+	if err != nil {
+		return uuid.Nil, errNoMerchant()
+	}
+	httpapi.LineOf(c).AccountID = account.String()
+	return account, nil
+}
+
+// keyOf is the key in the path, and whose it is said to be.
+func keyOf(c echo.Context) (account, id uuid.UUID, err error) {
+	if account, err = accountOf(c); err != nil {
+		return uuid.Nil, uuid.Nil, err
+	}
+	if id, err = uuid.Parse(c.Param("key_id")); err != nil {
+		return uuid.Nil, uuid.Nil, errNoKey()
+	}
+	return account, id, nil
 }
 
 func object(c echo.Context) (jsontree.Value, error) {
@@ -77,6 +320,15 @@ func object(c echo.Context) (jsontree.Value, error) {
 		err = apierr.New(apierr.InvalidRequest, "$ must be an object")
 	}
 	return body, err
+}
+
+// optionalObject is object where a request may do without a body, as many clients
+// send none where there is nothing to say, and others always one.
+func optionalObject(c echo.Context) (jsontree.Value, error) {
+	if c.Request().ContentLength == 0 {
+		return jsontree.Value{}, nil
+	}
+	return object(c)
 }
 
 func text(v jsontree.Value, required bool) (string, error) {
@@ -93,11 +345,45 @@ func text(v jsontree.Value, required bool) (string, error) {
 	return s, nil
 }
 
-// answer is 201 with v.
-func answer(c echo.Context, v any) error {
+// networkList reads a list of networks; nil, all of them, where there is none.
+func networkList(v jsontree.Value) ([]netip.Prefix, error) {
+	if !v.Given() {
+		return nil, nil
+	}
+	if v.Kind() != jsontree.Array || v.Len() < 1 || v.Len() > maxNetworks {
+		return nil, apierr.New(apierr.InvalidParameters, fmt.Sprintf("%s must be a list of 1 to %d networks, or null", v.Path(), maxNetworks))
+	}
+	var networks []netip.Prefix
+	for e := range v.Elements() {
+		s, _ := e.Text()
+		n, ok := parseNetwork(s)
+		if !ok {
+			return nil, apierr.New(apierr.InvalidParameters, e.Path()+" must be a network such as 203.0.113.0/24 or 2001:db8::/32, or an address")
+		}
+		networks = append(networks, n)
+	}
+	return normal(networks), nil
+}
+
+// overlapOf reads how long a key stays good that is rotated.
+func overlapOf(v jsontree.Value) (time.Duration, error) {
+	if !v.Given() {
+		return DefaultOverlap, nil
+	}
+	number, _ := v.Number()
+	seconds, err := strconv.Atoi(number)
+	if err != nil || seconds < 0 || seconds > int(MaxOverlap.Seconds()) {
+		seconds = -1 // what is refused anyway, without what a multiplication may make of it
+	}
+	overlap := time.Duration(seconds) * time.Second
+	return overlap, validateOverlap(overlap)
+}
+
+// answer answers with v.
+func answer(c echo.Context, status int, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return httpapi.JSON(c, http.StatusCreated, append(b, '\n'))
+	return httpapi.JSON(c, status, append(b, '\n'))
 }

@@ -2,7 +2,9 @@ package merchants
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -10,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -38,7 +41,14 @@ func newOperator(t *testing.T) *operator {
 
 func (o *operator) post(path, body string) (status int, answer []byte) {
 	o.t.Helper()
-	req, err := http.NewRequestWithContext(o.t.Context(), http.MethodPost, o.server.URL+path, strings.NewReader(body))
+	status, answer, _ = o.ask(http.MethodPost, path, body)
+	return status, answer
+}
+
+// ask sends one request. link is where the next page is.
+func (o *operator) ask(method, path, body string) (status int, answer []byte, link string) {
+	o.t.Helper()
+	req, err := http.NewRequestWithContext(o.t.Context(), method, o.server.URL+path, strings.NewReader(body))
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -52,7 +62,8 @@ func (o *operator) post(path, body string) (status int, answer []byte) {
 	if answer, err = io.ReadAll(res.Body); err != nil {
 		o.t.Fatal(err)
 	}
-	return res.StatusCode, answer
+	link, _, _ = strings.Cut(strings.TrimPrefix(res.Header.Get("Link"), "<"), ">")
+	return res.StatusCode, answer, link
 }
 
 func TestOperatorMakesAMerchantThatCanCallAtOnce(t *testing.T) {
@@ -60,14 +71,10 @@ func TestOperatorMakesAMerchantThatCanCallAtOnce(t *testing.T) {
 	o := newOperator(t)
 	status, answer := o.post("/admin/v1/merchants", `{"name":"Müller & Söhne <shop>","idempotency_policy":"yuno","unknown":[1]}`)
 	var made struct {
-		AccountID         string `json:"account_id"`
-		Name              string `json:"name"`
-		IdempotencyPolicy string `json:"idempotency_policy"`
-		APIKey            struct {
-			PublicAPIKey     string `json:"public_api_key"`
-			PrivateSecretKey string `json:"private_secret_key"`
-			Mode             string `json:"mode"`
-		} `json:"api_key"`
+		AccountID         string   `json:"account_id"`
+		Name              string   `json:"name"`
+		IdempotencyPolicy string   `json:"idempotency_policy"`
+		APIKey            shownKey `json:"api_key"`
 	}
 	d := json.NewDecoder(bytes.NewReader(answer))
 	d.DisallowUnknownFields()
@@ -78,7 +85,7 @@ func TestOperatorMakesAMerchantThatCanCallAtOnce(t *testing.T) {
 	if err != nil || account.Version() != 7 || made.Name != "Müller & Söhne <shop>" || made.IdempotencyPolicy != "yuno" || made.APIKey.Mode != Test {
 		t.Errorf("made account %s, %q, policy %s, mode %s (%v)", made.AccountID, made.Name, made.IdempotencyPolicy, made.APIKey.Mode, err)
 	}
-	o.wantCaller(o.Service, KeyPair{made.APIKey.PublicAPIKey, made.APIKey.PrivateSecretKey, Test}, account, Test)
+	o.wantCaller(o.Service, made.APIKey.KeyPair, account, Test)
 	if strings.Contains(o.logs.String(), made.APIKey.PrivateSecretKey) {
 		t.Error("the log shows the secret")
 	}
@@ -95,13 +102,13 @@ func TestOperatorMakesMoreKeys(t *testing.T) {
 	m, first := o.made("First")
 	for _, mode := range []string{Live, Test} {
 		status, answer := o.post("/admin/v1/merchants/"+m.AccountID.String()+"/keys", `{"mode":"`+mode+`"}`)
-		var pair KeyPair
+		var pair shownKey
 		d := json.NewDecoder(bytes.NewReader(answer))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&pair); err != nil || status != http.StatusCreated || pair.Mode != mode {
 			t.Fatalf("got %d (%v), mode %q", status, err, pair.Mode)
 		}
-		o.wantCaller(o.Service, pair, m.AccountID, mode)
+		o.wantCaller(o.Service, pair.KeyPair, m.AccountID, mode)
 		if strings.Contains(o.logs.String(), pair.PrivateSecretKey) {
 			t.Error("the log shows the secret")
 		}
@@ -112,8 +119,9 @@ func TestOperatorMakesMoreKeys(t *testing.T) {
 func TestOperatorsMistakesAreToldByPlaceAndRule(t *testing.T) {
 	t.Parallel()
 	o := newOperator(t)
-	m, _ := o.made("First")
+	m, pair := o.made("First")
 	keys := "/admin/v1/merchants/" + m.AccountID.String() + "/keys"
+	rotate := keys + "/" + pair.ID.String() + "/rotate"
 	for _, c := range []struct {
 		path, body string
 		status     int
@@ -139,6 +147,26 @@ func TestOperatorsMistakesAreToldByPlaceAndRule(t *testing.T) {
 		{keys, `{"mode":"geheim"}`, 400, "INVALID_PARAMETERS", "$.mode must be test or live"},
 		{keys, `{"mode":"LIVE"}`, 400, "INVALID_PARAMETERS", "$.mode must be test or live"},
 		{keys, `[]`, 400, "INVALID_REQUEST", "$ must be an object"},
+		{keys, `{"mode":"test","allowed_networks":"geheim"}`, 400, "INVALID_PARAMETERS", "$.allowed_networks must be a list of 1 to 50 networks, or null"},
+		{keys, `{"mode":"test","allowed_networks":[]}`, 400, "INVALID_PARAMETERS", "$.allowed_networks must be a list of 1 to 50 networks, or null"},
+		{keys, `{"mode":"test","allowed_networks":["192.0.2.1"` + strings.Repeat(`,"192.0.2.1"`, 50) + `]}`, 400, "INVALID_PARAMETERS", "$.allowed_networks must be a list of 1 to 50 networks, or null"},
+		{keys, `{"mode":"test","allowed_networks":["192.0.2.1","geheim"]}`, 400, "INVALID_PARAMETERS", "$.allowed_networks[1] must be a network such as 203.0.113.0/24 or 2001:db8::/32, or an address"},
+		{keys, `{"mode":"test","allowed_networks":[4711471147114711]}`, 400, "INVALID_PARAMETERS", "$.allowed_networks[0] must be a network such as 203.0.113.0/24 or 2001:db8::/32, or an address"},
+		{rotate, `{"overlap_seconds":-1}`, 400, "INVALID_PARAMETERS", "$.overlap_seconds must be a whole number from 0 to 2592000"},
+		{rotate, `{"overlap_seconds":2592001}`, 400, "INVALID_PARAMETERS", "$.overlap_seconds must be a whole number from 0 to 2592000"},
+		{rotate, `{"overlap_seconds":9223372036854775807}`, 400, "INVALID_PARAMETERS", "$.overlap_seconds must be a whole number from 0 to 2592000"},
+		{rotate, `{"overlap_seconds":-9223372036854775808}`, 400, "INVALID_PARAMETERS", "$.overlap_seconds must be a whole number from 0 to 2592000"},
+		{rotate, `{"overlap_seconds":1.5}`, 400, "INVALID_PARAMETERS", "$.overlap_seconds must be a whole number from 0 to 2592000"},
+		{rotate, `{"overlap_seconds":"geheim"}`, 400, "INVALID_PARAMETERS", "$.overlap_seconds must be a whole number from 0 to 2592000"},
+		{rotate, `[]`, 400, "INVALID_REQUEST", "$ must be an object"},
+		{keys + "/geheim/rotate", `{}`, 404, "NOT_FOUND", "this merchant has no key with this id"},
+		{keys + "/" + uuid.NewString() + "/rotate", `{}`, 404, "NOT_FOUND", "this merchant has no key with this id"},
+		{keys + "/" + pair.ID.String() + "/revoke", `["geheim"]`, 400, "INVALID_REQUEST", "$ must be an object"},
+		{"/admin/v1/merchants/" + m.AccountID.String() + "/disable", `geheim`, 400, "INVALID_REQUEST", "$ must be well-formed JSON"},
+		{keys + "/geheim/revoke", ``, 404, "NOT_FOUND", "this merchant has no key with this id"},
+		{keys + "/" + uuid.NewString() + "/revoke", ``, 404, "NOT_FOUND", "this merchant has no key with this id"},
+		{"/admin/v1/merchants/geheim/disable", ``, 404, "NOT_FOUND", "there is no merchant with this account_id"},
+		{"/admin/v1/merchants/" + uuid.NewString() + "/enable", ``, 404, "NOT_FOUND", "there is no merchant with this account_id"},
 		{"/admin/v1/merchants/geheim/keys", `{"mode":"test"}`, 404, "NOT_FOUND", "there is no merchant with this account_id"},
 		{"/admin/v1/merchants/" + uuid.NewString() + "/keys", `{"mode":"test"}`, 404, "NOT_FOUND", "there is no merchant with this account_id"},
 	} {
@@ -191,6 +219,173 @@ func TestOperatorIsShownNoKeyThatWasNotStored(t *testing.T) {
 	} {
 		if status, answer := o.post(path, body); status < http.StatusInternalServerError || bytes.Contains(answer, []byte(secretLabel)) {
 			t.Errorf("%s: got %d", path, status)
+		}
+	}
+}
+
+// decoded reads an answer into v, which must know all of it.
+func (o *operator) decoded(status, want int, answer []byte, v any) {
+	o.t.Helper()
+	d := json.NewDecoder(bytes.NewReader(answer))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil || status != want {
+		o.t.Fatalf("got %d %.300s (%v), want %d", status, answer, err, want)
+	}
+}
+
+func TestOperatorLooksAfterAKeyFromItsMakingToItsEnd(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	m, _ := o.made("First")
+	keys := "/admin/v1/merchants/" + m.AccountID.String() + "/keys"
+	status, answer := o.post(keys, `{"mode":"live","allowed_networks":["203.0.113.7/24","::ffff:192.0.2.1","192.0.2.1"]}`)
+	var made shownKey
+	o.decoded(status, http.StatusCreated, answer, &made)
+	if want := `"allowed_networks":["192.0.2.1/32","203.0.113.0/24"]`; !bytes.Contains(answer, []byte(want)) {
+		t.Errorf("made %s, want %s", answer, want)
+	}
+	secrets := []string{made.PrivateSecretKey}
+	made.KeyPair.ID = uuid.MustParse(made.ID)
+	o.wantCaller(o.Service, made.KeyPair, m.AccountID, Live) // from an address that is on the list
+
+	key := keys + "/" + made.KeyPair.ID.String()
+	var k wireKey
+	status, answer, _ = o.ask(http.MethodPatch, key, `{"allowed_networks":["198.51.100.0/24"]}`)
+	o.decoded(status, http.StatusOK, answer, &k)
+	if k.Status != Active || len(k.AllowedNetworks) != 1 || k.ID != made.KeyPair.ID.String() || k.PublicAPIKey != made.PublicAPIKey {
+		t.Errorf("restricted, the key is %s", answer)
+	}
+	for body, message := range map[string]string{
+		`{}`: "$.allowed_networks is required; null takes the list away", `{"allowed_networks":7}`: "$.allowed_networks must be a list of 1 to 50 networks, or null",
+	} {
+		if status, answer, _ := o.ask(http.MethodPatch, key, body); status != http.StatusBadRequest || !bytes.Contains(answer, []byte(message)) {
+			t.Errorf("PATCH %s: %d %s", body, status, answer)
+		}
+	}
+	status, answer, _ = o.ask(http.MethodPatch, key, `{"allowed_networks":null}`)
+	o.decoded(status, http.StatusOK, answer, &k)
+	if k.AllowedNetworks != nil || !bytes.Contains(answer, []byte(`"allowed_networks":null`)) {
+		t.Errorf("without its list, the key is %s", answer)
+	}
+
+	var rotated struct {
+		shownKey
+		Replaces wireKey `json:"replaces"`
+	}
+	status, answer = o.post(key+"/rotate", ``) // as good as {}
+	o.decoded(status, http.StatusCreated, answer, &rotated)
+	secrets = append(secrets, rotated.PrivateSecretKey)
+	ends, err := time.Parse(time.RFC3339, *rotated.Replaces.ExpiresAt)
+	if left := time.Until(ends); err != nil || left > DefaultOverlap+time.Minute || left < DefaultOverlap-time.Minute || rotated.Replaces.Status != Expiring || rotated.Mode != Live {
+		t.Errorf("rotated: %s", answer)
+	}
+	o.wantCaller(o.Service, made.KeyPair, m.AccountID, Live)
+	o.wantCaller(o.Service, rotated.KeyPair, m.AccountID, Live)
+	if status, answer := o.post(key+"/rotate", `{"overlap_seconds":1}`); status != http.StatusConflict || !bytes.Contains(answer, []byte(`"INVALID_STATE"`)) {
+		t.Errorf("rotated again: %d %s", status, answer)
+	}
+	for range 2 {
+		status, answer = o.post(key+"/revoke", `{}`) // as good as nothing
+		o.decoded(status, http.StatusOK, answer, &k)
+		if k.Status != Revoked || k.RevokedAt == nil {
+			t.Errorf("revoked: %s", answer)
+		}
+	}
+	o.wantStranger(o.Service, made.PublicAPIKey, made.PrivateSecretKey)
+	o.wantCaller(o.Service, rotated.KeyPair, m.AccountID, Live)
+	o.flush(o.Service)
+
+	var listed []wireKey
+	status, answer, link := o.ask(http.MethodGet, keys, "")
+	o.decoded(status, http.StatusOK, answer, &listed)
+	if len(listed) != 3 || link != "" || listed[0].ID != rotated.ID || listed[0].LastUsedAt == nil || listed[1].Status != Revoked || listed[2].LastUsedAt != nil {
+		t.Errorf("listed: %s, next %q", answer, link)
+	}
+	for _, secret := range secrets {
+		if bytes.Contains(answer, []byte(secret)) || strings.Contains(o.logs.String(), secret) {
+			t.Error("the list or the log shows a secret")
+		}
+	}
+}
+
+func TestOperatorDisablesAndEnablesAMerchant(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	m, pair := o.made("First")
+	merchant := "/admin/v1/merchants/" + m.AccountID.String()
+	for _, step := range []struct {
+		action   string
+		disabled bool
+	}{{"disable", true}, {"disable", true}, {"enable", false}, {"enable", false}} {
+		var told, found wireMerchant
+		status, answer := o.post(merchant+"/"+step.action, "")
+		o.decoded(status, http.StatusOK, answer, &told)
+		status, answer, _ = o.ask(http.MethodGet, merchant, "")
+		o.decoded(status, http.StatusOK, answer, &found)
+		if (told.DisabledAt != nil) != step.disabled || (found.DisabledAt != nil) != step.disabled || found.Name != "First" || found.AccountID != m.AccountID.String() {
+			t.Errorf("after %s: %s", step.action, answer)
+		}
+		if step.disabled {
+			o.wantStranger(o.Service, pair.PublicAPIKey, pair.PrivateSecretKey)
+		} else {
+			o.wantCaller(o.Service, pair, m.AccountID, Test)
+		}
+	}
+	for path, message := range map[string]string{
+		"/admin/v1/merchants/geheim": "there is no merchant with this account_id", "/admin/v1/merchants/" + uuid.NewString(): "there is no merchant with this account_id",
+		"/admin/v1/merchants/" + uuid.NewString() + "/keys": "there is no merchant with this account_id",
+	} {
+		if status, answer, _ := o.ask(http.MethodGet, path, ""); status != http.StatusNotFound || !bytes.Contains(answer, []byte(message)) {
+			t.Errorf("%s: %d %s", path, status, answer)
+		}
+	}
+}
+
+// Both lists are read page by page, the newest first, each entry once.
+func TestOperatorsListsHavePages(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	var merchants, keys []string
+	var last Merchant
+	for range 5 {
+		m, pair := o.made("Merchant")
+		last, keys = m, []string{pair.ID.String()}
+		merchants = append(merchants, m.AccountID.String())
+	}
+	for range 4 {
+		pair, err := o.CreateKey(t.Context(), last.AccountID, Live)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, pair.ID.String())
+	}
+	slices.Reverse(merchants)
+	slices.Reverse(keys)
+	for path, want := range map[string][]string{"/admin/v1/merchants": merchants, "/admin/v1/merchants/" + last.AccountID.String() + "/keys": keys} {
+		for _, limit := range []int{1, 2, 4, 5, 100} {
+			var got []string
+			for next := fmt.Sprintf("%s?limit=%d", path, limit); next != ""; {
+				var page []struct {
+					ID        string `json:"id"`
+					AccountID string `json:"account_id"`
+				}
+				status, answer, link := o.ask(http.MethodGet, next, "")
+				if err := json.Unmarshal(answer, &page); err != nil || status != http.StatusOK || len(page) > limit || len(page) == 0 {
+					t.Fatalf("%s: %d, %d entries (%v)", next, status, len(page), err)
+				}
+				for _, e := range page {
+					got = append(got, cmp.Or(e.ID, e.AccountID))
+				}
+				next = link
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s by %d: %q, want %q", path, limit, got, want)
+			}
+		}
+		for _, query := range []string{"?limit=0", "?limit=101", "?limit=x", "?after=x"} {
+			if status, answer, _ := o.ask(http.MethodGet, path+query, ""); status != http.StatusBadRequest || !bytes.Contains(answer, []byte("INVALID_PARAMETERS")) {
+				t.Errorf("%s%s: %d %s", path, query, status, answer)
+			}
 		}
 	}
 }

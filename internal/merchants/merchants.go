@@ -6,8 +6,12 @@ package merchants
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -31,6 +35,20 @@ const (
 	// secretLabel tells the secret half from the public one at a glance, and lets
 	// secret scanners find it where it should not be.
 	secretLabel = "secret_"
+
+	// maxKeys is how many keys an account may have in one mode that are not revoked:
+	// one for each of its services, and as many again while they are rotated. The
+	// directory holds all of them.
+	maxKeys = 100
+	// maxNetworks is how many networks a key's list may have; each request's address
+	// is compared with all of them.
+	maxNetworks = 50
+
+	// DefaultOverlap is how long a key that is rotated stays good, if nothing is said:
+	// a day to bring its successor everywhere.
+	DefaultOverlap = 24 * time.Hour
+	// MaxOverlap bounds it: what stays good for longer has not been rotated.
+	MaxOverlap = 30 * 24 * time.Hour
 )
 
 // Merchant is one account.
@@ -38,13 +56,44 @@ type Merchant struct {
 	AccountID         uuid.UUID
 	Name              string
 	IdempotencyPolicy string
+	CreatedAt         time.Time
+	DisabledAt        *time.Time // none of its keys is taken since; nil: they are
+}
+
+// Status is what may be done with a key.
+type Status string
+
+// What a key's status can be.
+//
+//	           rotate               its time has come
+//	active ──────────────▶ expiring ─────────────────▶ revoked
+//	   └──────── revoke ───────┴──────── revoke ─────────▲
+const (
+	Active   Status = "active"
+	Expiring Status = "expiring" // rotated: good until ExpiresAt, and cannot be rotated again
+	Revoked  Status = "revoked"  // never taken again
+)
+
+// Key is what is known of an API key: everything but its secret.
+type Key struct {
+	ID           uuid.UUID
+	AccountID    uuid.UUID
+	Mode         string
+	PublicAPIKey string
+	Status       Status
+	CreatedAt    time.Time
+	LastUsedAt   *time.Time // some two minutes behind at most; nil: never
+	ExpiresAt    *time.Time
+	RevokedAt    *time.Time
+	Networks     []netip.Prefix // that may use it; nil: all
 }
 
 // KeyPair is an API key as it is shown once, when it is made.
 type KeyPair struct {
-	PublicAPIKey     string `json:"public_api_key"`
-	PrivateSecretKey string `json:"private_secret_key"`
-	Mode             string `json:"mode"`
+	ID               uuid.UUID `json:"-"`
+	PublicAPIKey     string    `json:"public_api_key"`
+	PrivateSecretKey string    `json:"private_secret_key"`
+	Mode             string    `json:"mode"`
 }
 
 // String keeps the secret out of whatever prints a pair.
@@ -67,6 +116,7 @@ type Caller struct {
 func newKeyPair(mode string) KeyPair {
 	prefix := prefixes[mode]
 	return KeyPair{
+		ID:               uuid.Must(uuid.NewV7()),
 		PublicAPIKey:     prefix + randomText(),
 		PrivateSecretKey: prefix + secretLabel + randomText(),
 		Mode:             mode,
@@ -91,4 +141,49 @@ func validateMode(mode string) error {
 		return apierr.New(apierr.InvalidParameters, "$.mode must be test or live")
 	}
 	return nil
+}
+
+func validateOverlap(overlap time.Duration) error {
+	if overlap < 0 || overlap > MaxOverlap || overlap%time.Second != 0 {
+		return apierr.New(apierr.InvalidParameters, fmt.Sprintf("$.overlap_seconds must be a whole number from 0 to %d", int(MaxOverlap.Seconds())))
+	}
+	return nil
+}
+
+// parseNetwork reads a network, or an address, which is a network of one. An IPv4
+// address that is written as IPv6 is the IPv4 address, and what is behind the
+// network's bits is dropped.
+func parseNetwork(text string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" {
+			return netip.Prefix{}, false
+		}
+		p = netip.PrefixFrom(a, a.BitLen())
+	}
+	if p.Addr().Is4In6() {
+		const mapped = 96 // bits in front of the IPv4 address
+		if p.Bits() < mapped {
+			return netip.Prefix{}, false
+		}
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
+	}
+	return p.Masked(), true
+}
+
+// normal is a list of networks in their order, each once.
+func normal(networks []netip.Prefix) []netip.Prefix {
+	networks = slices.Clone(networks)
+	slices.SortFunc(networks, netip.Prefix.Compare)
+	return slices.Compact(networks)
+}
+
+// allows reports whether an address is in one of the networks; nil are all.
+func allows(networks []netip.Prefix, from netip.Addr) bool {
+	if networks == nil {
+		return true
+	}
+	from = from.Unmap().WithZone("")
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(from) })
 }

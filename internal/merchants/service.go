@@ -2,9 +2,10 @@ package merchants
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
+	"fmt"
+	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -12,25 +13,32 @@ import (
 	"github.com/oncepay/oncepay/internal/postgres"
 )
 
-// Service makes merchants and keys, and authenticates requests from a directory
-// in memory. The directory is complete at all times (a key that is not in it does
-// not exist, so the database is never asked) and at most one refresh old.
+// writeTimeout bounds what an operator changes. A refresh goes by the date of a
+// change, which is older than its commit; whoever is told that something is done must
+// be able to rely on a refresh finding it, so it is told in time or not at all. See
+// overlap, which is longer.
+const writeTimeout = 10 * time.Second
+
+// Service makes, rotates and ends keys, and authenticates requests from a directory
+// in memory. The directory is complete at all times: a key that is not in it does not
+// exist, so the database is never asked.
 type Service struct {
 	store         store
 	policyKnown   func(name string) bool
 	defaultPolicy string
+	maxAge        time.Duration    // 0: a directory of any age is good
+	now           func() time.Time // a test's clock runs as it likes
 
-	mu        sync.RWMutex
-	keys      map[string]entry     // by public key
-	policies  map[uuid.UUID]string // by account
-	refreshed marker
+	mu     sync.RWMutex
+	dir    directory
+	asOf   asOf
+	parted []*entry // have left the directory, and their use is not written yet
 
-	refreshing sync.Mutex // one refresh at a time
-}
+	refreshing sync.Mutex // one refresh at a time; it holds the next two
+	readUntil  time.Time  // the database's clock at the last reading
+	completed  time.Time  // when everything was read last, or was to be
 
-type entry struct {
-	caller Caller
-	hash   [sha256.Size]byte
+	flushing sync.Mutex // one flush at a time
 }
 
 // NewService returns a service with an empty directory: call Refresh before
@@ -38,66 +46,24 @@ type entry struct {
 // which a merchant has who chose none.
 func NewService(db *postgres.DB, defaultPolicy string, policyKnown func(name string) bool) *Service {
 	return &Service{
-		store: store{db}, policyKnown: policyKnown, defaultPolicy: defaultPolicy,
-		keys: map[string]entry{}, policies: map[uuid.UUID]string{},
+		store: store{db}, policyKnown: policyKnown, defaultPolicy: defaultPolicy, now: time.Now, dir: newDirectory(),
 	}
 }
 
-// Refresh brings the directory up to date with what changed since the last time,
-// on whatever instance. It returns the number of changes.
-func (s *Service) Refresh(ctx context.Context) (int, error) {
-	s.refreshing.Lock()
-	defer s.refreshing.Unlock()
-	changes, err := s.store.changes(ctx, s.refreshed)
+// write runs f in one database transaction, and lets this instance know at once what
+// it did. Who was in the way of it may try again.
+func (s *Service) write(ctx context.Context, f func(tx postgres.Tx) error) error {
+	limited, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	err := s.store.db.InTx(limited, f)
+	if postgres.IsContention(err) {
+		return apierr.New(apierr.ServiceUnavailable, "this merchant is being changed by somebody else; try again").Retry(1)
+	}
 	if err != nil {
-		return 0, err
+		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	fresh := 0
-	for _, c := range changes.rows {
-		s.policies[c.AccountID] = c.IdempotencyPolicy
-		if c.PublicAPIKey == nil {
-			continue
-		}
-		if c.Revoked {
-			delete(s.keys, *c.PublicAPIKey)
-			continue
-		}
-		if _, known := s.keys[*c.PublicAPIKey]; !known {
-			fresh++
-		}
-		s.keys[*c.PublicAPIKey] = entry{
-			caller: Caller{AccountID: c.AccountID, Mode: *c.Mode, Policy: c.IdempotencyPolicy},
-			hash:   [sha256.Size]byte(c.SecretHash),
-		}
-	}
-	s.refreshed = changes.until
-	return fresh, nil
-}
-
-// Authenticate says whom a pair of keys speaks for. An unknown key and a wrong
-// secret take the same path and get the same answer, INVALID_CREDENTIALS.
-func (s *Service) Authenticate(publicKey, secret string) (Caller, error) {
-	s.mu.RLock()
-	e, known := s.keys[publicKey] // unknown: a hash of zeros, which no secret has
-	s.mu.RUnlock()
-	hash := hashSecret(secret)
-	if subtle.ConstantTimeCompare(hash[:], e.hash[:]) != 1 || !known {
-		return Caller{}, apierr.New(apierr.InvalidCredentials, "public-api-key and private-secret-key must be a valid pair")
-	}
-	return e.caller, nil
-}
-
-// PolicyOf is the name of an account's idempotency policy, also for work that no
-// request began.
-func (s *Service) PolicyOf(account uuid.UUID) string {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if p, ok := s.policies[account]; ok {
-		return p
-	}
-	return s.defaultPolicy
+	_, _ = s.Refresh(ctx) // if that fails the loop will do it, so the caller need not hear of it
+	return nil
 }
 
 // Create makes a merchant with its first pair of keys, for test mode. The secret
@@ -114,58 +80,131 @@ func (s *Service) Create(ctx context.Context, name, policy string) (Merchant, Ke
 	}
 	m := Merchant{AccountID: uuid.Must(uuid.NewV7()), Name: name, IdempotencyPolicy: policy}
 	pair := newKeyPair(Test)
-	err := s.store.db.InTx(ctx, func(tx postgres.Tx) error {
+	err := s.write(ctx, func(tx postgres.Tx) error {
 		if err := s.store.insertMerchant(tx, m); err != nil {
 			return err
 		}
-		return s.store.insertKey(tx, m.AccountID, pair)
+		return s.store.insertKey(tx, m.AccountID, pair, nil)
 	})
 	if err != nil {
 		return Merchant{}, KeyPair{}, err
 	}
-	s.refreshAfterWrite(ctx)
 	return m, pair, nil
 }
 
-// CreateKey makes another pair of keys for a merchant.
-func (s *Service) CreateKey(ctx context.Context, account uuid.UUID, mode string) (KeyPair, error) {
+// CreateKey makes another pair of keys for a merchant; without networks it may be used
+// from everywhere.
+func (s *Service) CreateKey(ctx context.Context, account uuid.UUID, mode string, networks ...netip.Prefix) (KeyPair, error) {
 	if err := validateMode(mode); err != nil {
 		return KeyPair{}, err
 	}
 	pair := newKeyPair(mode)
-	if err := s.store.insertKey(s.store.db.Conn(ctx), account, pair); err != nil {
+	err := s.write(ctx, func(tx postgres.Tx) error {
+		if err := s.store.lockMerchant(tx, account); err != nil {
+			return err
+		}
+		return s.store.insertKey(tx, account, pair, networks)
+	})
+	if err != nil {
 		return KeyPair{}, err
 	}
-	s.refreshAfterWrite(ctx)
 	return pair, nil
+}
+
+// Rotate makes a key's successor, with the same mode and networks, and lets the key
+// end when the overlap is over: at once if it is 0. The key's own time is never
+// prolonged, so one that is expiring cannot be rotated again.
+func (s *Service) Rotate(ctx context.Context, account, id uuid.UUID, overlap time.Duration) (successor KeyPair, old Key, err error) {
+	if err := validateOverlap(overlap); err != nil {
+		return KeyPair{}, Key{}, err
+	}
+	err = s.write(ctx, func(tx postgres.Tx) error {
+		if err := s.store.lockMerchant(tx, account); err != nil {
+			return err
+		}
+		var err error
+		if old, err = s.store.expireKey(tx, account, id, overlap); err != nil {
+			return err
+		}
+		successor = newKeyPair(old.Mode)
+		return s.store.insertKey(tx, account, successor, old.Networks)
+	})
+	if err != nil {
+		return KeyPair{}, Key{}, err
+	}
+	return successor, old, nil
+}
+
+// Revoke ends a key, if it has not ended, and returns it as it is now. Another
+// instance knows when its next refresh has worked.
+func (s *Service) Revoke(ctx context.Context, account, id uuid.UUID) (Key, error) {
+	return s.change(ctx, account, id, func(tx postgres.Tx) error { return s.store.revokeKey(tx, account, id) })
+}
+
+// Restrict says which networks may use a key; nil are all.
+func (s *Service) Restrict(ctx context.Context, account, id uuid.UUID, networks []netip.Prefix) (Key, error) {
+	return s.change(ctx, account, id, func(tx postgres.Tx) error {
+		k, err := s.store.key(tx, account, id)
+		if err != nil {
+			return err
+		}
+		if k.Status == Revoked {
+			return errRevoked()
+		}
+		return s.store.restrictKey(tx, account, id, networks)
+	})
+}
+
+// change changes a key and returns it as it is now.
+func (s *Service) change(ctx context.Context, account, id uuid.UUID, f func(tx postgres.Tx) error) (k Key, err error) {
+	err = s.write(ctx, func(tx postgres.Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		var err error
+		k, err = s.store.key(tx, account, id)
+		return err
+	})
+	return k, err
+}
+
+// SetDisabled says whether a merchant's keys are refused, all of them in both modes,
+// and returns the merchant as it is now. What was begun goes on: an unresolved payment
+// is settled whatever became of its merchant.
+func (s *Service) SetDisabled(ctx context.Context, account uuid.UUID, disabled bool) (m Merchant, err error) {
+	err = s.write(ctx, func(tx postgres.Tx) error {
+		var err error
+		if err = s.store.disableMerchant(tx, account, disabled); err == nil {
+			m, err = s.store.merchant(tx, account)
+		}
+		return err
+	})
+	return m, err
 }
 
 // Ensure makes a merchant with exactly these keys unless they are there already.
 // It serves `payments dev`, which keeps its keys beside its data.
 func (s *Service) Ensure(ctx context.Context, m Merchant, pairs ...KeyPair) error {
-	err := s.store.db.InTx(ctx, func(tx postgres.Tx) error {
+	err := s.write(ctx, func(tx postgres.Tx) error {
 		if err := s.store.insertMerchant(tx, m); err != nil {
 			return err
 		}
 		for _, p := range pairs {
-			if err := s.store.insertKey(tx, m.AccountID, p); err != nil {
+			if err := s.store.insertKey(tx, m.AccountID, p, nil); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil && !postgres.IsUniqueViolation(err) {
-		return err
+	if postgres.IsUniqueViolation(err) {
+		_, _ = s.Refresh(ctx) // they may have been made by another instance; the loop tries again
+		return nil
 	}
-	s.refreshAfterWrite(ctx)
+	if err != nil {
+		return fmt.Errorf("make the merchant: %w", err)
+	}
 	return nil
 }
 
 // NewKeyPair draws a pair for Ensure.
 func NewKeyPair(mode string) KeyPair { return newKeyPair(mode) }
-
-// refreshAfterWrite lets this instance know at once what it has just written. If
-// that fails the loop will do it, so the caller need not hear of it.
-func (s *Service) refreshAfterWrite(ctx context.Context) {
-	_, _ = s.Refresh(ctx)
-}

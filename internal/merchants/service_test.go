@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +23,9 @@ import (
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// anywhere is a client's address where it does not matter.
+var anywhere = netip.MustParseAddr("192.0.2.1")
 
 // bench is one database with as many instances of the directory as a test asks for.
 type bench struct {
@@ -41,7 +45,7 @@ func newBench(t *testing.T) *bench {
 // instance is another process on the same database.
 func (b *bench) instance() (*postgres.DB, *Service) {
 	b.t.Helper()
-	db, err := postgres.Open(b.t.Context(), b.url, postgres.Options{})
+	db, err := postgres.Open(b.t.Context(), b.url, pgtest.Options(b.url, postgres.Options{}))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -78,7 +82,7 @@ func (b *bench) exec(sql string, args ...any) {
 // wantCaller fails the test unless the pair speaks for that account in that mode.
 func (b *bench) wantCaller(s *Service, pair KeyPair, account uuid.UUID, mode string) {
 	b.t.Helper()
-	c, err := s.Authenticate(pair.PublicAPIKey, pair.PrivateSecretKey)
+	c, err := s.Authenticate(pair.PublicAPIKey, pair.PrivateSecretKey, anywhere)
 	if err != nil || c.AccountID != account || c.Mode != mode {
 		b.t.Fatalf("the pair speaks for %s in %q mode (%v), want %s in %s mode", c.AccountID, c.Mode, err, account, mode)
 	}
@@ -88,7 +92,7 @@ func (b *bench) wantCaller(s *Service, pair KeyPair, account uuid.UUID, mode str
 // which all keys are.
 func (b *bench) wantStranger(s *Service, publicKey, secret string) {
 	b.t.Helper()
-	c, err := s.Authenticate(publicKey, secret)
+	c, err := s.Authenticate(publicKey, secret, anywhere)
 	e, ok := apierr.From(err)
 	if !ok || c != (Caller{}) {
 		b.t.Fatalf("the keys were taken for %s (%v)", c.AccountID, err)
@@ -203,14 +207,14 @@ func TestPolicyOfAMerchantIsKnownEverywhere(t *testing.T) {
 	}
 	b.refresh(other)
 	for _, s := range []*Service{b.Service, other} {
-		c, err := s.Authenticate(pair.PublicAPIKey, pair.PrivateSecretKey)
+		c, err := s.Authenticate(pair.PublicAPIKey, pair.PrivateSecretKey, anywhere)
 		if err != nil || c.Policy != "ietf" || s.PolicyOf(m.AccountID) != "ietf" {
 			t.Errorf("the policy is %q for the caller and %q for the account (%v), want ietf", c.Policy, s.PolicyOf(m.AccountID), err)
 		}
 	}
 	b.exec(`UPDATE merchants SET idempotency_policy = 'yuno', changed_at = clock_timestamp() WHERE account_id = $1`, m.AccountID)
 	b.refresh(other)
-	if c, _ := other.Authenticate(pair.PublicAPIKey, pair.PrivateSecretKey); c.Policy != "yuno" || other.PolicyOf(m.AccountID) != "yuno" {
+	if c, _ := other.Authenticate(pair.PublicAPIKey, pair.PrivateSecretKey, anywhere); c.Policy != "yuno" || other.PolicyOf(m.AccountID) != "yuno" {
 		t.Errorf("after the change the policy is %q for the caller and %q for the account", c.Policy, other.PolicyOf(m.AccountID))
 	}
 	if got := other.PolicyOf(uuid.New()); got != "yuno" {
@@ -228,7 +232,7 @@ func TestKeyThatCommitsLateIsNotOverlooked(t *testing.T) {
 	slow := newKeyPair(Test)
 	var quick KeyPair
 	err := b.db.InTx(t.Context(), func(tx postgres.Tx) error {
-		if err := b.store.insertKey(tx, m.AccountID, slow); err != nil {
+		if err := b.store.insertKey(tx, m.AccountID, slow, nil); err != nil {
 			return err
 		}
 		var err error
@@ -274,7 +278,7 @@ func TestDirectoryMayBeReadWhileItIsRefreshed(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				if c, err := b.Authenticate(pair.PublicAPIKey, pair.PrivateSecretKey); err != nil || c.AccountID != m.AccountID {
+				if c, err := b.Authenticate(pair.PublicAPIKey, pair.PrivateSecretKey, anywhere); err != nil || c.AccountID != m.AccountID {
 					t.Errorf("during a refresh the pair speaks for %s (%v)", c.AccountID, err)
 					return
 				}

@@ -56,13 +56,14 @@ type stage struct {
 func newStage(t *testing.T, seen *Telemetry) *stage {
 	t.Helper()
 	s := &stage{t: t, seen: seen, token: "admin-token-" + rand.Text() + rand.Text(), secret: "installation-" + rand.Text() + rand.Text()}
-	db, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{Tracer: seen.Statements()})
+	url := pgtest.URL(t)
+	db, err := postgres.Open(t.Context(), url, pgtest.Options(url, postgres.Options{Tracer: seen.Statements()}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
 	log := slog.New(slog.DiscardHandler)
-	prints, err := idem.NewFingerprinter([]byte(s.secret))
+	prints, err := idem.NewFingerprinter([]byte(s.secret), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+// merchantsCmd looks after merchants, through the operator's API.
+type merchantsCmd struct {
+	Create  merchantsCreateCmd  `cmd:"" help:"Make a merchant with a key for test mode."`
+	List    merchantsListCmd    `cmd:"" help:"List the merchants, the newest first."`
+	Disable merchantsDisableCmd `cmd:"" help:"Take none of a merchant's keys any more."`
+	Enable  merchantsEnableCmd  `cmd:"" help:"Take a disabled merchant's keys again."`
+}
+
+// listPage is how many entries of a list are asked for at a time: the most there are.
+const listPage = 100
+
+var errUnreadable = errors.New("the answer cannot be read; is the other side of this version?")
+
+// merchantView is a merchant as the operator's API shows it.
+type merchantView struct {
+	AccountID         string  `json:"account_id"`
+	Name              string  `json:"name"`
+	IdempotencyPolicy string  `json:"idempotency_policy"`
+	CreatedAt         string  `json:"created_at"`
+	DisabledAt        *string `json:"disabled_at"`
+}
+
+type merchantsCreateCmd struct {
+	operatorFlags
+	Name   string `arg:"" help:"The merchant's name."`
+	Policy string `env:"-" help:"How the merchant's nonces behave (default: yuno)." placeholder:"NAME"`
+}
+
+// Run makes a merchant and prints it with its first key.
+func (c merchantsCreateCmd) Run(ctx context.Context, s streams) error {
+	data, err := c.order(ctx, "/admin/v1/merchants", map[string]string{"name": c.Name, "idempotency_policy": c.Policy})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		_, err = s.out.Write(data)
+		return err
+	}
+	var made struct {
+		merchantView
+		APIKey madeKey `json:"api_key"`
+	}
+	if json.Unmarshal(data, &made) != nil {
+		return errUnreadable
+	}
+	fmt.Fprintf(s.out, "merchant %s is made: %q\n\n", made.AccountID, made.Name)
+	made.APIKey.print(s.out)
+	return nil
+}
+
+type merchantsListCmd struct{ operatorFlags }
+
+// Run prints the merchants.
+func (c merchantsListCmd) Run(ctx context.Context, s streams) error {
+	return list(ctx, c.operatorFlags, s.out, "/admin/v1/merchants", func(m merchantView) (id, line string) {
+		state := "enabled"
+		if m.DisabledAt != nil {
+			state = "disabled since " + *m.DisabledAt
+		}
+		// Quoted: a name may hold what a terminal takes for a command.
+		return m.AccountID, fmt.Sprintf("%s  %s  %q  created %s", m.AccountID, state, m.Name, m.CreatedAt)
+	})
+}
+
+type merchantsDisableCmd struct {
+	operatorFlags
+	AccountID string `arg:"" help:"The merchant's account_id."`
+}
+
+// Run disables a merchant.
+func (c merchantsDisableCmd) Run(ctx context.Context, s streams) error {
+	return setDisabled(ctx, c.operatorFlags, s.out, c.AccountID, "disable", "disabled: within 5 s none of its keys is taken")
+}
+
+type merchantsEnableCmd struct {
+	operatorFlags
+	AccountID string `arg:"" help:"The merchant's account_id."`
+}
+
+// Run enables a merchant.
+func (c merchantsEnableCmd) Run(ctx context.Context, s streams) error {
+	return setDisabled(ctx, c.operatorFlags, s.out, c.AccountID, "enable", "enabled")
+}
+
+func setDisabled(ctx context.Context, f operatorFlags, out io.Writer, account, action, done string) error {
+	data, err := f.order(ctx, "/admin/v1/merchants/"+url.PathEscape(account)+"/"+action, nil)
+	if err != nil {
+		return err
+	}
+	if f.JSON {
+		_, err = out.Write(data)
+		return err
+	}
+	var m merchantView
+	if json.Unmarshal(data, &m) != nil {
+		return errUnreadable
+	}
+	fmt.Fprintf(out, "merchant %s is %s\n", m.AccountID, done)
+	return nil
+}
+
+// order connects and asks for something to be done.
+func (f operatorFlags) order(ctx context.Context, path string, body any) ([]byte, error) {
+	o, err := f.connect()
+	if err != nil {
+		return nil, err
+	}
+	return o.do(ctx, http.MethodPost, path, body)
+}
+
+// list prints a list of the operator's API as it comes, page by page: however long it
+// is, no more than a page of it is held. line makes a line of an entry, and tells its
+// id, behind which the next page begins. With --json the list is printed as one array.
+func list[T any](ctx context.Context, f operatorFlags, out io.Writer, path string, line func(T) (id, text string)) error {
+	o, err := f.connect()
+	if err != nil {
+		return err
+	}
+	printed, after := 0, ""
+	for {
+		q := url.Values{"limit": {strconv.Itoa(listPage)}}
+		if after != "" {
+			q.Set("after", after)
+		}
+		data, err := o.do(ctx, http.MethodGet, path+"?"+q.Encode(), nil)
+		if err != nil {
+			return err
+		}
+		var page []json.RawMessage
+		if json.Unmarshal(data, &page) != nil {
+			return errUnreadable
+		}
+		for _, raw := range page {
+			var entry T
+			if json.Unmarshal(raw, &entry) != nil {
+				return errUnreadable
+			}
+			id, text := line(entry)
+			after = id
+			switch {
+			case !f.JSON:
+				fmt.Fprintln(out, text)
+			case printed == 0:
+				fmt.Fprintf(out, "[%s", raw)
+			default:
+				fmt.Fprintf(out, ",\n%s", raw)
+			}
+			printed++
+		}
+		if len(page) < listPage {
+			break
+		}
+	}
+	switch {
+	case f.JSON && printed == 0:
+		fmt.Fprintln(out, "[]")
+	case f.JSON:
+		fmt.Fprintln(out, "]")
+	}
+	return nil
+}

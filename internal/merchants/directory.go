@@ -1,0 +1,246 @@
+package merchants
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/oncepay/oncepay/internal/apierr"
+)
+
+const (
+	// refreshTimeout bounds one refresh, but the first: it takes milliseconds, and one
+	// that hangs must leave time for the next before the directory is too old.
+	refreshTimeout = time.Second
+	// completeEvery is how often everything is read again. What changed is read each
+	// time, going by its date; this finds what was dated wrongly: by a database whose
+	// clock was set, by a commit that hung, or by a backup that was restored.
+	completeEvery = time.Minute
+	// useGrain is how exactly a key's last use is noted. Within it a request that uses
+	// the key writes nothing, not even to memory that other processors have cached.
+	useGrain = time.Minute
+	// retryStale is Retry-After, in seconds, while the directory is too old.
+	retryStale = 1
+)
+
+// directory is every key that may be taken, and every merchant's policy.
+type directory struct {
+	keys     map[string]*entry // by public key
+	expiring map[string]*entry // those of them that end by themselves
+	policies map[uuid.UUID]string
+}
+
+func newDirectory() directory {
+	return directory{keys: map[string]*entry{}, expiring: map[string]*entry{}, policies: map[uuid.UUID]string{}}
+}
+
+// entry is one key. It never changes, but for its use.
+type entry struct {
+	id       uuid.UUID
+	caller   Caller
+	hash     [sha256.Size]byte
+	expires  time.Time      // by the database's clock; zero: never
+	networks []netip.Prefix // that may use it; nil: all
+	use      *use           // the same for all entries that a key has one after another
+}
+
+// nobody stands for a key that there is not: no secret has a hash of zeros.
+var nobody = &entry{use: &use{}}
+
+// ended reports whether the key's time is over.
+func (e *entry) ended(now time.Time) bool { return !e.expires.IsZero() && !now.Before(e.expires) }
+
+// use is when a key was used last, in microseconds of the database's clock, and what
+// the database knows of that.
+type use struct{ at, written atomic.Int64 }
+
+func (u *use) note(now time.Time) {
+	if at := now.UnixMicro(); at-u.at.Load() >= useGrain.Microseconds() {
+		u.at.Store(at)
+	}
+}
+
+func (u *use) pending() bool { return u.at.Load() > u.written.Load() }
+
+// asOf is how old the directory is. asked and answered are this process's, and only
+// their distance to now counts; database is what its clock showed between the two.
+type asOf struct{ asked, answered, database time.Time }
+
+// databaseTime is the database's clock carried on to now. It is late by as much as
+// the answer took at most, so a key is never refused before its time is over.
+func (a asOf) databaseTime(now time.Time) time.Time { return a.database.Add(now.Sub(a.answered)) }
+
+// RefuseAfter lets Authenticate refuse everybody while the last refresh that worked
+// was begun longer ago than maxAge. That is what bounds a revocation: a refresh reads
+// everything that was committed before it began, so whatever was revoked maxAge ago
+// is revoked here, or nobody gets in. Call it before serving.
+func (s *Service) RefuseAfter(maxAge time.Duration) { s.maxAge = maxAge }
+
+// Refresh brings the directory up to date with what changed since the last time,
+// on whatever instance, and revokes the keys whose time is over, if there are any.
+// It returns the number of new keys. An error after the directory was brought up to
+// date is about the latter; such keys are refused all the same.
+func (s *Service) Refresh(ctx context.Context) (int, error) {
+	s.refreshing.Lock()
+	defer s.refreshing.Unlock()
+	asked := s.now()
+	first, since := s.readUntil.IsZero(), s.readUntil
+	complete := first || asked.Sub(s.completed) >= completeEvery
+	if complete {
+		// Also if it fails: one that is too slow must not keep the news out.
+		s.completed, since = asked, time.Time{}
+	}
+	r, err := s.read(ctx, since, !first)
+	if err != nil {
+		return 0, err
+	}
+	s.readUntil = r.at
+	fresh, due := s.apply(r, complete, asOf{asked: asked, answered: s.now(), database: r.at})
+	if len(due) == 0 {
+		return fresh, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	return fresh, s.store.revokeDue(ctx, due)
+}
+
+func (s *Service) read(ctx context.Context, since time.Time, hurry bool) (reading, error) {
+	if hurry {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, refreshTimeout)
+		defer cancel()
+	}
+	return s.store.changes(ctx, since)
+}
+
+// apply takes a reading over, and returns the number of new keys and those whose time
+// is over.
+func (s *Service) apply(r reading, complete bool, as asOf) (fresh int, due []*entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.dir.keys
+	if complete {
+		s.dir = newDirectory()
+	}
+	for _, c := range r.changes {
+		s.dir.policies[c.AccountID] = c.IdempotencyPolicy
+		if c.PublicAPIKey == nil {
+			continue
+		}
+		was := before[*c.PublicAPIKey]
+		delete(s.dir.keys, *c.PublicAPIKey)
+		delete(s.dir.expiring, *c.PublicAPIKey)
+		if c.Revoked || c.Disabled {
+			s.part(was)
+			continue
+		}
+		e := c.entry()
+		if was == nil {
+			fresh++
+		} else {
+			e.use = was.use
+		}
+		s.dir.keys[*c.PublicAPIKey] = e
+		if !e.expires.IsZero() {
+			s.dir.expiring[*c.PublicAPIKey] = e
+		}
+	}
+	if complete {
+		for public, e := range before {
+			if s.dir.keys[public] == nil {
+				s.part(e)
+			}
+		}
+	}
+	s.asOf = as
+	for _, e := range s.dir.expiring {
+		if e.ended(as.database) {
+			due = append(due, e)
+		}
+	}
+	return fresh, due
+}
+
+// part keeps an entry that leaves the directory until its use is written. s.mu is held.
+func (s *Service) part(e *entry) {
+	if e != nil && e.use.pending() && !slices.Contains(s.parted, e) {
+		s.parted = append(s.parted, e)
+	}
+}
+
+// Authenticate says whom a pair of keys speaks for. An unknown key, a revoked one and
+// a wrong secret take the same path and get the same answer, INVALID_CREDENTIALS. A
+// key with a list of networks is only taken from an address in one of them; from
+// another it is UNKNOWN_IP_ADDRESS. While the directory is too old (see RefuseAfter)
+// everybody gets SERVICE_UNAVAILABLE.
+func (s *Service) Authenticate(publicKey, secret string, from netip.Addr) (Caller, error) {
+	s.mu.RLock()
+	e, known := s.dir.keys[publicKey]
+	as := s.asOf
+	s.mu.RUnlock()
+	now := s.now()
+	if s.maxAge > 0 && now.Sub(as.asked) > s.maxAge {
+		return Caller{}, apierr.New(apierr.ServiceUnavailable, "the service cannot tell at the moment which keys are valid; retry with the same key").Retry(retryStale)
+	}
+	if !known {
+		e = nobody
+	}
+	hash, at := hashSecret(secret), as.databaseTime(now)
+	if subtle.ConstantTimeCompare(hash[:], e.hash[:]) != 1 || !known || e.ended(at) {
+		return Caller{}, apierr.New(apierr.InvalidCredentials, "public-api-key and private-secret-key must be a valid pair")
+	}
+	if !allows(e.networks, from) {
+		return Caller{}, apierr.New(apierr.UnknownIPAddress, "the request's address is not on the key's list")
+	}
+	e.use.note(at)
+	return e.caller, nil
+}
+
+// FlushUses writes down when keys were used last, all of them in one statement. It
+// returns their number. What cannot be written is tried again the next time.
+func (s *Service) FlushUses(ctx context.Context) (int, error) {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	s.mu.RLock()
+	pending := slices.Clone(s.parted)
+	for _, e := range s.dir.keys {
+		if e.use.pending() {
+			pending = append(pending, e)
+		}
+	}
+	s.mu.RUnlock()
+	if len(pending) == 0 {
+		return 0, nil
+	}
+	at := make([]int64, len(pending))
+	for i, e := range pending {
+		at[i] = e.use.at.Load()
+	}
+	if err := s.store.noteUses(ctx, pending, at); err != nil {
+		return 0, err
+	}
+	for i, e := range pending {
+		e.use.written.Store(at[i])
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parted = slices.DeleteFunc(s.parted, func(e *entry) bool { return !e.use.pending() })
+	return len(pending), nil
+}
+
+// PolicyOf is the name of an account's idempotency policy, also for work that no
+// request began, and for a merchant who is disabled.
+func (s *Service) PolicyOf(account uuid.UUID) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if p, ok := s.dir.policies[account]; ok {
+		return p
+	}
+	return s.defaultPolicy
+}
