@@ -34,7 +34,7 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{t: t, url: pgtest.URL(t), logs: &bytes.Buffer{}}
 	var err error
-	if b.db, err = postgres.Open(t.Context(), b.url, postgres.Options{}); err != nil {
+	if b.db, err = postgres.Open(t.Context(), b.url, pgtest.Options(b.url, postgres.Options{})); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.db.Close)
@@ -216,7 +216,7 @@ func TestArrivalsWhoseCommitWasNotConfirmedAreWrittenOnce(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	proxy := pgproxy.New(t, b.url)
-	db, err := postgres.Open(t.Context(), proxy.URL(), postgres.Options{})
+	db, err := postgres.Open(t.Context(), proxy.URL(), pgtest.Options(proxy.URL(), postgres.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestArrivalsWhoseCommitWasNotConfirmedAreWrittenOnce(t *testing.T) {
 func TestRecordingNeverWaitsForTheDatabase(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	conn, err := pgx.Connect(t.Context(), b.url)
+	conn, err := pgx.Connect(t.Context(), pgtest.Direct(b.url))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ var secret = []byte("a secret of the tests, 32 bytes or more")
 
 func printer(t testing.TB, secret []byte) *Fingerprinter {
 	t.Helper()
-	f, err := NewFingerprinter(secret)
+	f, err := NewFingerprinter(secret, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,8 +177,11 @@ func TestCardsFingerprintIsKeyedAndSaysNothing(t *testing.T) {
 func TestSecretMustBeLongEnough(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, MinSecretLength - 1} {
-		if _, err := NewFingerprinter(make([]byte, n)); !errors.Is(err, ErrSecret) {
+		if _, err := NewFingerprinter(make([]byte, n), nil); !errors.Is(err, ErrSecret) {
 			t.Errorf("a secret of %d bytes: %v, want ErrSecret", n, err)
+		}
+		if _, err := NewFingerprinter(secret, make([]byte, n)); n > 0 && !errors.Is(err, ErrSecret) {
+			t.Errorf("another secret of %d bytes: %v, want ErrSecret", n, err)
 		}
 	}
 	printer(t, make([]byte, MinSecretLength))
@@ -278,4 +281,36 @@ func TestBodiesOfOneMeaningHaveOneFingerprintAndOthersAnother(t *testing.T) {
 			r.Fatal("two bodies have one fingerprint")
 		}
 	})
+}
+
+// Two instances in the middle of a change of the secret: what each makes, the other
+// recognises, and neither changes what it makes because of the other one.
+func TestWhatTheOtherSecretMadeIsRecognised(t *testing.T) {
+	t.Parallel()
+	next := []byte("the next secret of the tests, 32 bytes or more")
+	before, err := NewFingerprinter(secret, next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := NewFingerprinter(next, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const number = "4111111111111111"
+	body := parsed(t, aPayment)
+	of := func(f func(method, route, target string, body jsontree.Value) []byte) []byte {
+		return f("POST", "/v1/payments", "", body)
+	}
+	if alone := printer(t, secret); !bytes.Equal(of(before.Request), of(alone.Request)) || before.Card(number) != alone.Card(number) {
+		t.Error("another secret changes what the current one makes")
+	}
+	if !bytes.Equal(of(before.RequestByOther), of(after.Request)) || !bytes.Equal(of(after.RequestByOther), of(before.Request)) {
+		t.Error("a request is not recognised across the change")
+	}
+	if before.CardByOther(number) != after.Card(number) || after.CardByOther(number) != before.Card(number) {
+		t.Error("a card is not recognised across the change")
+	}
+	if alone := printer(t, secret); of(alone.RequestByOther) != nil || alone.CardByOther(number) != "" {
+		t.Error("there is no other secret, and something made with it")
+	}
 }

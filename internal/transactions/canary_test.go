@@ -28,6 +28,7 @@ import (
 	"github.com/oncepay/oncepay/internal/admin"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/merchants"
+	"github.com/oncepay/oncepay/internal/pgtest"
 	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
@@ -60,11 +61,14 @@ func newMine(t *testing.T) *mine {
 	w := newWorld(t)
 	m := &mine{world: w, proxy: pgproxy.New(t, w.url), token: "admin-token-" + rand.Text() + rand.Text()}
 	m.proxy.Copy(&m.said)
-	db, err := postgres.Open(t.Context(), m.proxy.URL(), postgres.Options{})
+	db, err := postgres.Open(t.Context(), m.proxy.URL(), pgtest.Options(m.proxy.URL(), postgres.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
+	if _, err := db.NoteIdentity(t.Context()); err != nil { // as the program does
+		t.Fatal(err)
+	}
 	log := slog.New(slog.NewJSONHandler(&lockedWriter{w: &m.log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	m.instance = w.newInstanceWith(db, func(o *Options) { o.Log = log })
 	w.steady()
@@ -252,12 +256,32 @@ func (m *mine) operate() {
 	account, _ := made.get("account_id").(string)
 	another := m.call(http.MethodPost, m.operator.URL+"/admin/v1/merchants/"+account+"/keys", []byte(`{"mode":"live"}`), bearer...)
 	m.want(another, http.StatusCreated)
-	for secret, name := range map[any]string{made.get("api_key", "private_secret_key"): "secret of a new merchant", another.get("private_secret_key"): "secret of a new key"} {
+	id, _ := another.get("id").(string)
+	merchant, key := "/admin/v1/merchants/"+account, "/admin/v1/merchants/"+account+"/keys/"+id
+	m.want(m.ask(http.MethodPatch, m.operator, key, []byte(`{"allowed_networks":["192.0.2.0/24"]}`), bearer...), http.StatusOK)
+	successor := m.call(http.MethodPost, m.operator.URL+key+"/rotate", []byte(`{"overlap_seconds":3600}`), bearer...)
+	m.want(successor, http.StatusCreated)
+	for secret, name := range map[any]string{
+		made.get("api_key", "private_secret_key"): "secret of a new merchant", another.get("private_secret_key"): "secret of a new key",
+		successor.get("private_secret_key"): "secret of a key's successor",
+	} {
 		s, ok := secret.(string)
 		if !ok || len(s) < 32 {
 			m.t.Fatalf("no %s was told", name)
 		}
 		m.canaries[s] = name
+	}
+	for _, path := range []string{"/admin/v1/merchants", merchant, merchant + "/keys", merchant + "?limit=" + m.card} {
+		m.want(m.ask(http.MethodGet, m.operator, path, nil, bearer...), http.StatusOK)
+	}
+	for _, action := range []string{key + "/revoke", merchant + "/disable", merchant + "/enable"} {
+		m.want(m.ask(http.MethodPost, m.operator, action, nil, bearer...), http.StatusOK)
+	}
+	for _, body := range []string{`{"allowed_networks":["` + m.card + `"]}`, `{"allowed_networks":"` + m.card + `"}`, `{"overlap_seconds":` + m.card + `}`, `{"` + m.card} {
+		m.ask(http.MethodPatch, m.operator, key, []byte(body), bearer...)
+		for _, action := range []string{key + "/rotate", key + "/revoke", merchant + "/keys/" + m.card + "/revoke", "/admin/v1/merchants/" + m.card + "/disable"} {
+			m.ask(http.MethodPost, m.operator, action, []byte(body), bearer...)
+		}
 	}
 	for _, body := range []string{`{"name":["` + m.card + `"]}`, `{"name":"x","idempotency_policy":"` + m.card + `"}`, `{"mode":"` + m.card + `"}`, `{"` + m.card} {
 		m.ask(http.MethodPost, m.operator, "/admin/v1/merchants", []byte(body), bearer...)
@@ -398,7 +422,7 @@ func (m *mine) search(place string, data []byte) (found []string) {
 // a dump of each table would hold. It returns what it found, and the number of rows.
 func (m *mine) searchDatabase() (found []string, rows map[string]int) {
 	m.t.Helper()
-	conn, err := pgx.Connect(m.t.Context(), m.url)
+	conn, err := pgx.Connect(m.t.Context(), pgtest.Direct(m.url))
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/merchants"
+	"github.com/oncepay/oncepay/internal/pgtest"
 	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
@@ -42,7 +43,7 @@ func (w *world) silence(i instance) {
 func (w *world) behind(change ...func(*Options)) (instance, *pgproxy.Proxy) {
 	w.t.Helper()
 	proxy := pgproxy.New(w.t, w.url)
-	db, err := postgres.Open(w.t.Context(), proxy.URL(), postgres.Options{})
+	db, err := postgres.Open(w.t.Context(), proxy.URL(), pgtest.Options(proxy.URL(), postgres.Options{}))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -574,7 +575,7 @@ func TestH06SaveThatMeetsALockIsRepeated(t *testing.T) {
 	first := w.sendTo(i, "nonce-1", w.body("order-1", nil))
 	receive(t, acted, "the send")
 
-	conn, err := pgx.Connect(t.Context(), w.url)
+	conn, err := pgx.Connect(t.Context(), pgtest.Direct(w.url))
 	if err != nil {
 		t.Fatal(err)
 	}

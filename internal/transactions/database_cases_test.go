@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/oncepay/oncepay/internal/pgtest"
 	"github.com/oncepay/oncepay/internal/postgres"
 )
 
@@ -22,7 +23,7 @@ func TestH60BeginThatIsStuckUncommittedKeepsNobodyWaitingForLong(t *testing.T) {
 	// A begin that has inserted everything, and does not come to its commit.
 	w.sql(`CREATE FUNCTION stuck() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(60); RETURN NULL; END'`)
 	w.sql(`CREATE TRIGGER stuck AFTER INSERT ON transactions FOR EACH ROW EXECUTE FUNCTION stuck()`)
-	gate, err := pgx.Connect(t.Context(), w.url)
+	gate, err := pgx.Connect(t.Context(), pgtest.Direct(w.url))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func TestH60NonceOfABeginThatNeverCommitsIsFreeAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.wantCreated(w.create("template", w.body("order-0", nil)))
-	gate, err := pgx.Connect(t.Context(), w.url)
+	gate, err := pgx.Connect(t.Context(), pgtest.Direct(w.url))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,8 +86,10 @@ func TestH63IsolationThatTheRolePrefersChangesNothing(t *testing.T) {
 		t.Run(level, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
+			w.url = pgtest.Direct(w.url) // behind PgBouncer such a role is refused
+			w.reopen(postgres.Options{})
 			w.sql(`DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I SET default_transaction_isolation = ''` + level + `''', current_user, current_database()); END $$`)
-			db, err := postgres.Open(t.Context(), w.url, postgres.Options{})
+			db, err := postgres.Open(t.Context(), w.url, pgtest.Options(w.url, postgres.Options{}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -94,7 +97,7 @@ func TestH63IsolationThatTheRolePrefersChangesNothing(t *testing.T) {
 			i := w.newInstance(db)
 			w.steady()
 
-			plain, err := pgx.Connect(t.Context(), w.url)
+			plain, err := pgx.Connect(t.Context(), pgtest.Direct(w.url))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -36,9 +36,11 @@ CREATE FUNCTION test_clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql VO
 DO 'BEGIN EXECUTE format(''ALTER DATABASE %I SET search_path = test_clock, pg_catalog, public'', current_database()); END'`
 
 // takeClock gives the world's first instance a database whose clock the test sets.
-// It runs as before until then.
+// It runs as before until then. The clock is a setting of the sessions, so that they
+// must be our own: none of PgBouncer's, which were there before.
 func (w *world) takeClock() dbClock {
 	w.t.Helper()
+	w.url = pgtest.Direct(w.url)
 	pgtest.Exec(w.t, w.url, sqlClock)
 	w.reopen(postgres.Options{})
 	return dbClock{w}
@@ -48,7 +50,7 @@ func (w *world) takeClock() dbClock {
 // first instance.
 func (w *world) reopen(o postgres.Options) {
 	w.t.Helper()
-	db, err := postgres.Open(w.t.Context(), w.url, o)
+	db, err := postgres.Open(w.t.Context(), w.url, pgtest.Options(w.url, o))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -455,7 +457,7 @@ func (i *interloper) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEnd
 func (w *world) interrupted() (instance, *interloper) {
 	w.t.Helper()
 	i := &interloper{acts: map[string][]func(){}}
-	db, err := postgres.Open(w.t.Context(), w.url, postgres.Options{Tracer: i})
+	db, err := postgres.Open(w.t.Context(), w.url, pgtest.Options(w.url, postgres.Options{Tracer: i}))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -598,10 +600,11 @@ func TestH22NonceThatChangesAtEveryLookIsInProcess(t *testing.T) {
 	w.want(retry, http.StatusCreated)
 }
 
-// patient is a connection for one that must wait longer than requests do.
+// patient is a session for one that must wait longer than requests do; its own, because
+// it is set so.
 func (w *world) patient() *postgres.DB {
 	w.t.Helper()
-	db, err := postgres.Open(w.t.Context(), w.url, postgres.Options{MaxConns: 1})
+	db, err := postgres.Open(w.t.Context(), pgtest.Direct(w.url), postgres.Options{MaxConns: 1})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -644,7 +647,7 @@ func TestH23PurgeTakesNoLifeThatBeganMeanwhile(t *testing.T) {
 	next := w.transaction("nonce-2").ID
 	w.shift("nonce-1", 25*time.Hour)
 
-	conn, err := pgx.Connect(t.Context(), w.url)
+	conn, err := pgx.Connect(t.Context(), pgtest.Direct(w.url))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -701,7 +704,7 @@ func TestH23RequestDuringThePurgeBeginsANewLife(t *testing.T) {
 			}
 			pgtest.Exec(t, w.url, `CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN `+result+`; END';
 				CREATE TRIGGER gate `+c.when+` DELETE ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION gate()`)
-			conn, err := pgx.Connect(t.Context(), w.url)
+			conn, err := pgx.Connect(t.Context(), pgtest.Direct(w.url))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -762,7 +765,7 @@ func TestH23RequestThatWaitedTooLongForALockIsInProcess(t *testing.T) {
 			w := newWorld(t)
 			scene.before(w)
 			before := w.footprint()
-			conn, err := pgx.Connect(t.Context(), w.url)
+			conn, err := pgx.Connect(t.Context(), pgtest.Direct(w.url))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,8 +2,8 @@ package transactions
 
 import (
 	"net/http"
+	"net/netip"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -24,12 +24,6 @@ import (
 const (
 	headerReplayed = "Idempotent-Replayed"
 	headerMismatch = "Idempotency-Body-Mismatch"
-)
-
-// Pages of lists.
-const (
-	defaultPage = 20
-	maxPage     = 100
 )
 
 // Handler is the payments API as merchants see it.
@@ -65,7 +59,8 @@ const keyCaller = "oncepay.caller"
 func (h *Handler) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		header := c.Request().Header
-		caller, err := h.auth.Authenticate(header.Get("public-api-key"), header.Get("private-secret-key"))
+		from, _ := netip.ParseAddr(c.RealIP()) // what is none is on nobody's list
+		caller, err := h.auth.Authenticate(header.Get("public-api-key"), header.Get("private-secret-key"), from)
 		if err != nil {
 			return err
 		}
@@ -95,6 +90,7 @@ func (h *Handler) create(c echo.Context) error {
 	body, err := httpapi.Body(c)
 	if err == nil {
 		cmd.Fingerprint = h.service.prints.Request(http.MethodPost, "/v1/payments", "", body)
+		cmd.FingerprintByOther = h.service.prints.RequestByOther(http.MethodPost, "/v1/payments", "", body)
 		cmd.Request, err = parseRequest(body, h.service.rulesFor(caller))
 	}
 	if err != nil {
@@ -109,7 +105,8 @@ func (h *Handler) create(c echo.Context) error {
 func (s *Service) rulesFor(caller merchants.Caller) rules {
 	live := caller.Mode == merchants.Live
 	return rules{
-		accountID: caller.AccountID.String(), luhn: live, rawCards: !live || s.rawLive, cardFingerprint: s.prints.Card,
+		accountID: caller.AccountID.String(), luhn: live, rawCards: !live || s.rawLive,
+		cardFingerprint: s.prints.Card, cardByOther: s.prints.CardByOther,
 	}
 }
 
@@ -180,7 +177,7 @@ func (h *Handler) list(c echo.Context) error {
 	if !utf8.ValidString(order) || strings.ContainsFunc(order, unicode.IsControl) { // no payment has one, and PostgreSQL knows no U+0000
 		return apierr.New(apierr.InvalidParameters, "merchant_order_id must be UTF-8 without control characters")
 	}
-	limit, after, err := page(c)
+	limit, after, err := httpapi.Page(c)
 	if err != nil {
 		return err
 	}
@@ -190,7 +187,7 @@ func (h *Handler) list(c echo.Context) error {
 	}
 	if len(ps) > limit {
 		ps = ps[:limit]
-		linkNext(c, ps[limit-1].ID.String())
+		httpapi.LinkNext(c, ps[limit-1].ID.String())
 	}
 	views, err := h.present(c, caller, ps...)
 	if err != nil {
@@ -240,7 +237,7 @@ func (s *Service) serveLookup(c echo.Context, scope Scope) error {
 	if err != nil {
 		return err
 	}
-	_, after, err := page(c)
+	_, after, err := httpapi.Page(c)
 	if err != nil {
 		return err
 	}
@@ -252,7 +249,7 @@ func (s *Service) serveLookup(c echo.Context, scope Scope) error {
 		return apierr.New(apierr.NotFound, "nothing is known of this idempotency key")
 	}
 	if found.Next != "" {
-		linkNext(c, found.Next)
+		httpapi.LinkNext(c, found.Next)
 	}
 	body, err := encode(found)
 	if err != nil {
@@ -280,31 +277,6 @@ func nonceParam(c echo.Context) (string, error) {
 		return "", apierr.New(apierr.InvalidParameters, "nonce must be 1 to 64 visible ASCII characters without a comma")
 	}
 	return nonce, nil
-}
-
-// page reads ?limit= and ?after=.
-func page(c echo.Context) (limit int, after uuid.UUID, err error) {
-	limit = defaultPage
-	if s := c.QueryParam("limit"); s != "" {
-		if limit, err = strconv.Atoi(s); err != nil || limit < 1 || limit > maxPage {
-			return 0, uuid.Nil, apierr.New(apierr.InvalidParameters, "limit must be a whole number from 1 to 100")
-		}
-	}
-	if s := c.QueryParam("after"); s != "" {
-		if after, err = uuid.Parse(s); err != nil {
-			return 0, uuid.Nil, apierr.New(apierr.InvalidParameters, "after must be a cursor from a Link header")
-		}
-	}
-	return limit, after, nil
-}
-
-// linkNext says where the next page is.
-func linkNext(c echo.Context, after string) {
-	u := *c.Request().URL
-	q := u.Query()
-	q.Set("after", after)
-	u.RawQuery = q.Encode()
-	c.Response().Header().Set("Link", "<"+u.RequestURI()+`>; rel="next"`)
 }
 
 // OperatorHandler is what an operator may ask and decide.

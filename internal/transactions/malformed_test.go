@@ -457,7 +457,11 @@ func (w *world) malformedOrders() []malformed {
 		{"/admin/v1/nonces/unheard-of", 404, apierr.NotFound, noNonce},
 		{"/admin/v1/nonces?nonce=n&account_id=1", 400, apierr.InvalidParameters, "account_id must be a UUID"},
 		{"/admin/v1/nonces?nonce=n&after=1", 400, apierr.InvalidParameters, afterRule},
-		{"/admin/v1/merchants", 405, apierr.UnsupportedMethod, methodRule},
+		{resolve(nobody), 405, apierr.UnsupportedMethod, methodRule},
+		{made + "?limit=0", 400, apierr.InvalidParameters, limitRule},
+		{made + "?after=1", 400, apierr.InvalidParameters, afterRule},
+		{made + "/" + nobody, 404, apierr.NotFound, "there is no merchant with this account_id"},
+		{fmt.Sprintf(keysOf, nobody), 404, apierr.NotFound, "there is no merchant with this account_id"},
 	} {
 		rows = append(rows, w.rule("operator: GET "+c.path, c.status, c.code, c.message, operatorAsks(c.path)))
 	}

@@ -174,10 +174,10 @@ func newModel(t *testing.T, rt *rapid.T, url string) *model {
 	s := &stage{met: map[string]int{}}
 	m := &model{rt: rt, stage: s, beats: map[uuid.UUID]bool{}, lives: map[string]*life{}, began: time.Now()}
 	var err error
-	if s.side, err = pgx.Connect(ctx, url); err != nil {
+	if s.side, err = pgx.Connect(ctx, pgtest.Direct(url)); err != nil {
 		rt.Fatal(err)
 	}
-	if m.db, err = postgres.Open(ctx, url, postgres.Options{Tracer: s, MaxConns: modelConns}); err != nil {
+	if m.db, err = postgres.Open(ctx, url, pgtest.Options(url, postgres.Options{Tracer: s, MaxConns: modelConns})); err != nil {
 		rt.Fatal(err)
 	}
 	m.bank = newBank(s, drawTraits(rt))
@@ -232,7 +232,7 @@ func drawTraits(rt *rapid.T) providers.Traits {
 // start starts a process of the API: all of it, but for the listener.
 func (m *model) start(number int) *process {
 	log := slog.New(slog.DiscardHandler)
-	prints, err := idem.NewFingerprinter(testSecret)
+	prints, err := idem.NewFingerprinter(testSecret, nil)
 	if err != nil {
 		m.rt.Fatal(err)
 	}

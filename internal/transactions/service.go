@@ -1,6 +1,7 @@
 package transactions
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -138,9 +139,17 @@ type Create struct {
 	Nonce       string
 	Operation   string // method, route and target: what the nonce names
 	Fingerprint []byte
-	Request     Request
-	RequestID   string
-	ArrivedAt   time.Time // by this process's clock
+	// FingerprintByOther is the same under the installation's other secret; nil unless
+	// the secret is being changed. It is compared, never kept.
+	FingerprintByOther []byte
+	Request            Request
+	RequestID          string
+	ArrivedAt          time.Time // by this process's clock
+}
+
+// isOf says whether a kept fingerprint is this request's, whichever secret made it.
+func (c Create) isOf(kept []byte) bool {
+	return bytes.Equal(kept, c.Fingerprint) || c.FingerprintByOther != nil && bytes.Equal(kept, c.FingerprintByOther)
 }
 
 // Answer is what a request is told.
@@ -185,7 +194,7 @@ func (s *Service) create(ctx context.Context, cmd Create) (Answer, error) {
 				return s.conclude(ctx, r, s.send(ctx, r), false)
 			}
 		}
-		k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Fingerprint)
+		k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Fingerprint, cmd.FingerprintByOther)
 		if err != nil {
 			return Answer{}, err
 		}
@@ -222,7 +231,7 @@ func (s *Service) Replay(ctx context.Context, cmd Create) (Answer, bool, error) 
 	// own half of the connection still listens.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
 	defer cancel()
-	k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, nil)
+	k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, nil, nil)
 	if err != nil || !found || k.ResponseStatus == nil || k.Operation != cmd.Operation || k.over() {
 		return Answer{}, false, err
 	}
@@ -268,7 +277,7 @@ func (s *Service) stillOurs(ctx context.Context, cause error, account, transacti
 // meet is what happens to a request whose nonce is taken. done is false if the
 // nonce changed meanwhile: look again.
 func (s *Service) meet(ctx context.Context, cmd Create, k keyRecord) (a Answer, done bool, err error) {
-	differs := string(k.Fingerprint) != string(cmd.Fingerprint)
+	differs := !cmd.isOf(k.Fingerprint)
 	a = Answer{TransactionID: k.ID, Provider: k.Provider}
 	switch {
 	case k.Operation != cmd.Operation:

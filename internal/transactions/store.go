@@ -63,7 +63,7 @@ const holderGone = `NOT EXISTS (SELECT 1 FROM instances i WHERE i.id = t.instanc
 // only where this one differs from it.
 const sqlRead = `/* transactions.read_key */
 SELECT k.operation, k.fingerprint, k.response_status, k.response_body,
-       CASE WHEN k.fingerprint <> $4::bytea THEN p.request ELSE '' END AS first_request,
+       CASE WHEN k.fingerprint <> $4::bytea AND k.fingerprint IS DISTINCT FROM $5::bytea THEN p.request ELSE '' END AS first_request,
        k.expires_at <= clock_timestamp() AS expired,
        t.lease_until <= clock_timestamp() AS lease_over,
        t.lease_until IS NOT NULL AND ` + holderGone + ` AS holder_gone,
@@ -316,9 +316,11 @@ type keyRecord struct {
 // over says whether this life has had its time: the nonce may begin another.
 func (k keyRecord) over() bool { return k.Expired && k.LeaseOver == nil }
 
-func (s store) readKey(ctx context.Context, account uuid.UUID, mode, nonce string, fingerprint []byte) (keyRecord, bool, error) {
+// readKey reads what a nonce stands for; the fingerprints are those of the request
+// that asks, under the installation's secret and under the other one, if there is one.
+func (s store) readKey(ctx context.Context, account uuid.UUID, mode, nonce string, fingerprint, byOther []byte) (keyRecord, bool, error) {
 	var k keyRecord
-	found, err := one(s.db.Conn(ctx).Raw(sqlRead, account, mode, nonce, fingerprint), &k)
+	found, err := one(s.db.Conn(ctx).Raw(sqlRead, account, mode, nonce, fingerprint, byOther), &k)
 	return k, found, wrap("read the nonce", err)
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/merchants"
+	"github.com/oncepay/oncepay/internal/pgtest"
 	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
@@ -551,7 +552,7 @@ func TestH50BodyAboveTheLimitIs413BeforeAnyRowAndOnAReplay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	proxy := pgproxy.New(t, w.url)
-	db, err := postgres.Open(t.Context(), proxy.URL(), postgres.Options{})
+	db, err := postgres.Open(t.Context(), proxy.URL(), pgtest.Options(proxy.URL(), postgres.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -599,7 +600,7 @@ func TestH53WrongCredentialsLearnNothingOfANonce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	proxy := pgproxy.New(t, w.url)
-	db, err := postgres.Open(t.Context(), proxy.URL(), postgres.Options{})
+	db, err := postgres.Open(t.Context(), proxy.URL(), pgtest.Options(proxy.URL(), postgres.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}

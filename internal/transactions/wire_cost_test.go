@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/oncepay/oncepay/internal/pgtest"
 	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
 	"github.com/oncepay/oncepay/internal/postgres"
 )
@@ -24,7 +25,7 @@ import (
 func (w *world) metered() (instance, *pgproxy.Proxy) {
 	w.t.Helper()
 	proxy := pgproxy.New(w.t, w.url)
-	db, err := postgres.Open(w.t.Context(), proxy.URL(), postgres.Options{MaxConns: 1})
+	db, err := postgres.Open(w.t.Context(), proxy.URL(), pgtest.Options(proxy.URL(), postgres.Options{MaxConns: 1}))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -216,14 +217,14 @@ func TestH62ReplayAndInProcessWriteNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	seen := &statements{last: map[string]pgx.TraceQueryStartData{}}
-	db, err := postgres.Open(t.Context(), w.url, postgres.Options{Tracer: seen})
+	db, err := postgres.Open(t.Context(), w.url, pgtest.Options(w.url, postgres.Options{Tracer: seen}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
 	i := w.newInstance(db)
 	w.steady()
-	conn, err := pgx.Connect(t.Context(), w.url)
+	conn, err := pgx.Connect(t.Context(), pgtest.Direct(w.url))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +260,7 @@ func TestH61PoolOfTwoServes60PaymentsInFlight(t *testing.T) {
 	const payments = 60
 	w := newWorld(t)
 	proxy := pgproxy.New(t, w.url)
-	db, err := postgres.Open(t.Context(), proxy.URL(), postgres.Options{MaxConns: 2})
+	db, err := postgres.Open(t.Context(), proxy.URL(), pgtest.Options(proxy.URL(), postgres.Options{MaxConns: 2}))
 	if err != nil {
 		t.Fatal(err)
 	}

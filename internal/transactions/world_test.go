@@ -230,6 +230,7 @@ type world struct {
 	t        *testing.T
 	url      string
 	db       *postgres.DB
+	owned    *postgres.DB // see owner
 	psp      *psp
 	account  uuid.UUID
 	test     merchants.KeyPair
@@ -252,7 +253,7 @@ var testSecret = []byte("a secret of the tests, 32 bytes or more")
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	url := pgtest.URL(t)
-	db, err := postgres.Open(t.Context(), url, postgres.Options{})
+	db, err := postgres.Open(t.Context(), url, pgtest.Options(url, postgres.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +280,7 @@ func (w *world) newInstanceWith(db *postgres.DB, change func(*Options)) instance
 	var i instance
 	i.logs = &bytes.Buffer{}
 	log := slog.New(slog.NewJSONHandler(&lockedWriter{w: i.logs}, nil))
-	prints, err := idem.NewFingerprinter(testSecret)
+	prints, err := idem.NewFingerprinter(testSecret, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -475,10 +476,28 @@ func (w *world) lives(nonce string) []Life {
 	return found.Lives
 }
 
+// owner is the way in which a test may do anything with its database. Behind
+// PgBouncer the product may not.
+func (w *world) owner() *postgres.DB {
+	w.t.Helper()
+	if !pgtest.Pooled(w.url) {
+		return w.db
+	}
+	if w.owned == nil {
+		db, err := postgres.Open(w.t.Context(), pgtest.Direct(w.url), postgres.Options{})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(db.Close)
+		w.owned = db
+	}
+	return w.owned
+}
+
 // sql runs a statement and returns the rows it touched.
 func (w *world) sql(query string, args ...any) int64 {
 	w.t.Helper()
-	r := w.db.Conn(w.t.Context()).Exec(query, args...)
+	r := w.owner().Conn(w.t.Context()).Exec(query, args...)
 	if r.Error != nil {
 		w.t.Fatal(r.Error)
 	}
@@ -489,7 +508,7 @@ func (w *world) sql(query string, args ...any) int64 {
 func (w *world) count(query string, args ...any) int {
 	w.t.Helper()
 	var n int
-	if err := w.db.Conn(w.t.Context()).Raw(query, args...).Row().Scan(&n); err != nil {
+	if err := w.owner().Conn(w.t.Context()).Raw(query, args...).Row().Scan(&n); err != nil {
 		w.t.Fatal(err)
 	}
 	return n
