@@ -27,8 +27,16 @@ import (
 
 const (
 	// directoryEvery is how soon a key made or revoked on one instance is known on
-	// all others.
-	directoryEvery = 2 * time.Second
+	// all others, while all goes well.
+	directoryEvery = time.Second
+	// directoryMaxAge is how soon it is in any case, or an instance that cannot find
+	// out takes no key at all. It leaves room for one refresh that hangs or two that
+	// fail, and a second of the five that are promised for a request that was let in
+	// just before.
+	directoryMaxAge = 4 * time.Second
+	// usesEvery is how often it is written down when keys were used last: one statement,
+	// however many requests there were.
+	usesEvery = time.Minute
 	// arrivalsEvery is how much of the timeline a crash may lose.
 	arrivalsEvery = 500 * time.Millisecond
 	// requestTimeout is for requests of merchants that move no money: what the slowest
@@ -41,10 +49,14 @@ const (
 // appConfig is everything an instance of the API needs.
 type appConfig struct {
 	databaseURL  string
+	pgbouncer    bool // it leads to one in transaction mode
 	secret       []byte
+	otherSecret  []byte // the last one, or the next, while it is being changed
 	adminToken   string
 	listen       string
 	adminListen  string
+	tls          *certificate // of the API's listener; nil: plain HTTP
+	adminTLS     *certificate // of the operator's
 	times        times
 	limits       limits
 	drain        time.Duration                 // how long a stop goes on accepting requests
@@ -76,7 +88,10 @@ func startApp(ctx context.Context, cfg appConfig) (_ *app, err error) {
 	if err != nil {
 		return nil, usage("%w", err)
 	}
-	a.db, err = postgres.Open(ctx, cfg.databaseURL, postgres.Options{Tracer: a.seen.Statements()})
+	a.db, err = postgres.Open(ctx, cfg.databaseURL, postgres.Options{Tracer: a.seen.Statements(), PgBouncer: cfg.pgbouncer})
+	if errors.Is(err, postgres.ErrSession) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, unavailableError("%w", err)
 	}
@@ -88,6 +103,7 @@ func startApp(ctx context.Context, cfg appConfig) (_ *app, err error) {
 	if err := a.db.CheckSchema(ctx); err != nil {
 		return nil, err
 	}
+	a.noteIdentity(ctx)
 	a.probes = httpapi.NewProbes(a.db.Ping, cfg.log)
 	if err := a.assemble(ctx); err != nil {
 		return nil, err
@@ -100,9 +116,23 @@ func startApp(ctx context.Context, cfg appConfig) (_ *app, err error) {
 	return a, nil
 }
 
+// noteIdentity writes down which database this is, if nobody has, and warns of another
+// one than was noted. It refuses nothing: after a failover to a synchronous standby,
+// restarts must go on.
+func (a *app) noteIdentity(ctx context.Context) {
+	n, err := a.db.NoteIdentity(ctx)
+	switch {
+	case err != nil:
+		a.cfg.log.WarnContext(ctx, "database identity unknown", "error", postgres.Describe(errors.Unwrap(err)))
+	case n.Differs():
+		a.cfg.log.WarnContext(ctx, "another database than before", "next", "payments doctor",
+			"noted_system", n.Was.System, "noted_timeline", n.Was.Timeline, "noted_at", n.At, "system", n.Now.System, "timeline", n.Now.Timeline)
+	}
+}
+
 // assemble makes the parts and brings them to where requests can be served.
 func (a *app) assemble(ctx context.Context) error {
-	prints, err := idem.NewFingerprinter(a.cfg.secret)
+	prints, err := idem.NewFingerprinter(a.cfg.secret, a.cfg.otherSecret)
 	if err != nil {
 		return err
 	}
@@ -110,6 +140,7 @@ func (a *app) assemble(ctx context.Context) error {
 		_, ok := idem.PolicyNamed(name, a.cfg.times.retention)
 		return ok
 	})
+	a.auth.RefuseAfter(directoryMaxAge)
 	a.arrivals = idem.NewArrivals(a.db, a.cfg.log)
 	a.service, err = transactions.NewService(transactions.Options{
 		DB: a.db, Providers: providers.NewRegistry(a.cfg.providers), Arrivals: a.arrivals, Lease: a.cfg.times.lease,
@@ -175,8 +206,8 @@ func (a *app) listen(ctx context.Context) error {
 		return unavailableError("listen on %s: %w; choose another address with --admin-listen", a.cfg.adminListen, err)
 	}
 	a.publicAddr, a.operatorAddr = public.Addr().String(), operator.Addr().String()
-	go func() { a.publicError <- a.public.Serve(public) }()
-	go func() { a.operatorError <- a.operator.Serve(operator) }()
+	go func() { a.publicError <- a.public.Serve(a.cfg.tls.secure(public)) }()
+	go func() { a.operatorError <- a.operator.Serve(a.cfg.adminTLS.secure(operator)) }()
 	return nil
 }
 
@@ -187,15 +218,22 @@ func (a *app) startLoops(ctx context.Context) {
 	a.loops = worker.Start(context.WithoutCancel(ctx), a.cfg.log,
 		worker.Loop{Name: "heartbeat", Every: transactions.BeatEvery, RunOnce: a.service.Beat, Describe: postgres.Describe},
 		worker.Loop{Name: "directory", Every: directoryEvery, RunOnce: a.refresh, Describe: postgres.Describe},
+		worker.Loop{Name: "uses", Every: usesEvery, RunOnce: a.flushUses, Describe: postgres.Describe},
 		worker.Loop{Name: "arrivals", Every: arrivalsEvery, RunOnce: a.flush, Describe: postgres.Describe},
 		worker.Loop{Name: "recovery", Every: t.recovery, RunOnce: a.service.Recover, Describe: postgres.Describe},
 		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: t.retention}.RunOnce, Describe: postgres.Describe},
 	)
 }
 
-// refresh and flush finish their work in one run, so the loops need not hurry on.
+// refresh, flushUses and flush finish their work in one run, so the loops need not
+// hurry on.
 func (a *app) refresh(ctx context.Context) (int, error) {
 	_, err := a.auth.Refresh(ctx)
+	return 0, err
+}
+
+func (a *app) flushUses(ctx context.Context) (int, error) {
+	_, err := a.auth.FlushUses(ctx)
 	return 0, err
 }
 
@@ -247,7 +285,8 @@ func (a *app) stop(ctx context.Context) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerMargin)
 	defer cancel()
 	_, err := a.arrivals.Flush(last)
-	err = errors.Join(err, a.service.Goodbye(last))
+	_, usesErr := a.auth.FlushUses(last)
+	err = errors.Join(err, usesErr, a.service.Goodbye(last))
 	a.db.Close()
 	a.seen.Stop(last)
 	return errors.Join(errs[0], errs[1], err)

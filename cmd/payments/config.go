@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/oncepay/oncepay/internal/transactions"
@@ -23,20 +21,21 @@ const (
 	minRetention = time.Minute
 )
 
-// serverFlags are what `dev` and `serve` have in common.
+// serverFlags are what `dev` and `serve` have in common. What is said of each is also
+// its line in docs/reference/configuration.md, which is made of it.
 type serverFlags struct {
-	Listen           string         `default:"127.0.0.1:8080" help:"Address of the API; port 0 is a free one (default ${default})." placeholder:"ADDR"`
-	AdminListen      string         `default:"127.0.0.1:8081" help:"Address of the operator's listener; keep it private (default ${default})." placeholder:"ADDR"`
-	ProviderURL      string         `help:"URL of a sandbox that runs as its own process." placeholder:"URL"`
-	ProviderTimeout  *time.Duration `help:"How long one exchange with the provider may take (default 25s)." placeholder:"DURATION"`
-	Settle           *time.Duration `help:"How long a request may still travel after we gave up on it (default: twice the provider timeout, and at least 60s unless --provider-timeout is given)." placeholder:"DURATION"`
-	Lease            *time.Duration `help:"How long a request may work on a payment before another takes over (default: provider timeout + 20s)." placeholder:"DURATION"`
-	RecoveryInterval time.Duration  `default:"2s" help:"How often to look for unresolved payments."`
-	Retention        time.Duration  `default:"24h" help:"How long a nonce's answer is kept."`
-	ShutdownTimeout  time.Duration  `default:"30s" help:"How long a stop waits for requests in flight."`
-	MaxInFlight      int            `default:"1024" help:"How many of the API's requests are worked on at a time." placeholder:"N"`
-	LookupRate       int            `default:"60" help:"How many look-ups of nonces an account has a minute." placeholder:"N"`
-	TrustedProxies   []string       `help:"Networks whose X-Forwarded-For is believed, such as 10.1.0.0/16, separated by commas (default: nobody's)." placeholder:"CIDR"`
+	Listen           string         `default:"127.0.0.1:8080" help:"Address of the API; port 0 is a free one; without a host it is every address of the machine (default ${default})." placeholder:"ADDR"`
+	AdminListen      string         `default:"127.0.0.1:8081" help:"Address of the operator's listener, which serves /metrics without credentials: keep it private. Beyond loopback it needs --admin-tls-cert; dev has it on loopback only (default ${default})." placeholder:"ADDR"`
+	ProviderURL      string         `help:"A sandbox that runs as its own process: http(s)://host[:port][/path]. Required by serve; dev starts one itself without it." placeholder:"URL"`
+	ProviderTimeout  *time.Duration `help:"How long one exchange with the provider may take; above 0 (default 25s)." placeholder:"DURATION"`
+	Settle           *time.Duration `help:"How long a request may still travel, or sit unseen at the provider, after we gave up on it; not negative (default: twice the provider timeout, and at least 60s unless --provider-timeout is given)." placeholder:"DURATION"`
+	Lease            *time.Duration `help:"How long a request may work on a payment before another takes over; at least the provider timeout and 3s (default: provider timeout + 20s)." placeholder:"DURATION"`
+	RecoveryInterval time.Duration  `default:"2s" help:"How often to look for unresolved payments; above 0."`
+	Retention        time.Duration  `default:"24h" help:"How long a nonce's answer is kept; at least 1m."`
+	ShutdownTimeout  time.Duration  `default:"30s" help:"How long a stop waits for requests in flight; above 0."`
+	MaxInFlight      int            `default:"1024" help:"How many of the API's requests are worked on at a time; more get 503 at once. At least 1." placeholder:"N"`
+	LookupRate       int            `default:"60" help:"How many look-ups of nonces an account has a minute, on each instance; more get 429; the operator's are not limited. At least 1." placeholder:"N"`
+	TrustedProxies   []string       `help:"Networks of your proxies, such as 10.1.0.0/16, separated by commas: their X-Forwarded-For is believed, and nobody else's, not even loopback's. Not everybody, /0 (default: nobody's)." placeholder:"CIDR"`
 }
 
 // times are the durations that the protocol needs, checked against each other.
@@ -118,23 +117,4 @@ func (f serverFlags) addresses() error {
 		}
 	}
 	return nil
-}
-
-// Secrets come from the environment, never from a flag: a command line is visible
-// to every user of the machine.
-const (
-	envDatabaseURL = "DATABASE_URL"
-	envSecret      = "PAYMENTS_SECRET"
-	envAdminToken  = "PAYMENTS_ADMIN_TOKEN"
-	envPGBinDir    = "PG_BIN_DIR"
-)
-
-var errNoDatabaseURL = exitError{exitUsage, errors.New("DATABASE_URL is not set: give it as postgres://user@host/database, or try `payments dev`, which needs none")}
-
-// databaseURL is the database to use where there is no private one.
-func databaseURL() (string, error) {
-	if url := os.Getenv(envDatabaseURL); url != "" {
-		return url, nil
-	}
-	return "", errNoDatabaseURL
 }

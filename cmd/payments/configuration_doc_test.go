@@ -1,28 +1,233 @@
 package main
 
 import (
+	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
+	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
 
-// configurationPage is what operators read instead of this code.
+// configurationPage is what operators read instead of this code. Its tables of commands
+// and flags are made of the program, so that who adds one writes about it once, in its
+// help:
+//
+//	go test ./cmd/payments -run TestConfigurationPage -update
 const configurationPage = "../../docs/reference/configuration.md"
 
-// pageTable are the cells of the rows below a table's header, without the ticks.
-func pageTable(t *testing.T, header string) [][]string {
+var updatePage = flag.Bool("update", false, "write the parts of "+configurationPage+" that are made of the program")
+
+// TestConfigurationPageIsMadeOfTheProgram: every command, and every flag with its
+// variable, unit and default, and no others. It is not parallel, because it may write
+// what the tests below read.
+func TestConfigurationPageIsMadeOfTheProgram(t *testing.T) {
+	var c cli
+	program, err := kong.New(&c, kong.Name("payments"), kong.DefaultEnvars("PAYMENTS"), kong.Exit(func(int) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := readPage(t)
+	is := withPart(t, was, "commands", commandsTable(program.Model))
+	is = withPart(t, is, "flags", flagsTable(t, program.Model))
+	if is == was {
+		return
+	}
+	if *updatePage {
+		if err := os.WriteFile(configurationPage, []byte(is), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	theirs := strings.Split(is, "\n")
+	for _, line := range strings.Split(was, "\n") {
+		if !slices.Contains(theirs, line) {
+			t.Errorf("the page says, and the program does not: %s", line)
+		}
+	}
+	t.Errorf("%s is not what the program is made of: run this test with -update, and read what it made", configurationPage)
+}
+
+func readPage(t *testing.T) string {
 	t.Helper()
 	page, err := os.ReadFile(configurationPage)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, found := strings.Cut(string(page), "\n"+header+"\n")
-	if !found {
+	return string(page)
+}
+
+// withPart is the page with another text between two of its comments.
+func withPart(t *testing.T, page, part, text string) string {
+	t.Helper()
+	begin, end := "<!-- "+part+": made of the program -->\n", "<!-- end of "+part+" -->\n"
+	before, rest, begun := strings.Cut(page, begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !begun || !ended {
+		t.Fatalf("%s has no part between %q and %q", configurationPage, begin, end)
+	}
+	return before + begin + "\n" + text + "\n" + end + after
+}
+
+// commandsTable has each command with its arguments, and all that its help says.
+func commandsTable(program *kong.Application) string {
+	rows := []string{"| command | what it does |", "|---|---|"}
+	for _, leaf := range program.Leaves(false) {
+		name := leaf.FullPath()
+		for _, p := range leaf.Positional {
+			name += " " + strings.ToUpper(p.Name)
+		}
+		rows = append(rows, fmt.Sprintf("| `%s` | %s |", name, prose(strings.TrimSpace(leaf.Help+" "+leaf.Detail))))
+	}
+	return strings.Join(rows, "\n") + "\n"
+}
+
+// flagRow is a line of the table of flags; commands that have the same flag share it.
+type flagRow struct {
+	flag, variable, takes, standard, help string
+}
+
+func flagsTable(t *testing.T, program *kong.Application) string {
+	t.Helper()
+	var order []flagRow
+	commands := map[flagRow][]string{}
+	for _, leaf := range program.Leaves(false) {
+		for _, group := range leaf.AllFlags(false) {
+			for _, f := range group {
+				if f.Name == "help" {
+					continue
+				}
+				if f.Help == "" {
+					t.Errorf("%s --%s has no help", leaf.FullPath(), f.Name)
+				}
+				row := rowOf(t, f)
+				if commands[row] == nil {
+					order = append(order, row)
+				}
+				commands[row] = append(commands[row], strings.TrimPrefix(leaf.FullPath(), program.Name+" "))
+			}
+		}
+	}
+	rows := []string{"| flag | commands | variable | takes | default | what it sets, and its limits |", "|---|---|---|---|---|---|"}
+	for _, r := range order {
+		rows = append(rows, fmt.Sprintf("| `--%s` | %s | %s | %s | %s | %s |", r.flag, commandsOf(program, commands[r]), r.variable, r.takes, r.standard, r.help))
+	}
+	return strings.Join(rows, "\n") + "\n"
+}
+
+// commandsOf names commands, and those that are all of a group by the group.
+func commandsOf(program *kong.Application, commands []string) string {
+	var names []string
+	for _, top := range program.Children {
+		leaves := top.Leaves(false)
+		if len(leaves) == 0 { // it is no group
+			leaves = []*kong.Node{top}
+		}
+		var some []string
+		for _, leaf := range leaves {
+			if name := strings.TrimPrefix(leaf.FullPath(), program.Name+" "); slices.Contains(commands, name) {
+				some = append(some, "`"+name+"`")
+			}
+		}
+		if len(some) == len(leaves) {
+			some = []string{"`" + top.Name + "`"}
+		}
+		names = append(names, some...)
+	}
+	return strings.Join(names, ", ")
+}
+
+func rowOf(t *testing.T, f *kong.Flag) flagRow {
+	t.Helper()
+	standard, help := f.Default, f.Help
+	if d, ok := computedDefaults(t)[f.Name]; ok {
+		standard = d
+	}
+	help = strings.Replace(help, " (default "+standard+").", ".", 1)
+	row := flagRow{flag: f.Name, variable: "none", takes: takes(f), help: prose(help)}
+	if len(f.Envs) > 0 {
+		row.variable = "`" + strings.Join(f.Envs, "`, `") + "`"
+	}
+	switch {
+	case f.Required:
+		row.standard = "required"
+	case standard != "":
+		row.standard = "`" + standard + "`"
+	case f.IsBool():
+		row.standard = "off"
+	}
+	return row
+}
+
+// computedDefaults are worked out in config.go, and stand nowhere in kong's model.
+func computedDefaults(t *testing.T) map[string]string {
+	t.Helper()
+	f := usualFlags()
+	got, err := f.times()
+	if err != nil {
+		t.Fatal(err)
+	}
+	computed := map[string]string{}
+	for name, d := range map[string]time.Duration{"provider-timeout": got.providerTimeout, "settle": got.settle, "lease": got.lease} {
+		computed[name] = strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"
+	}
+	return computed
+}
+
+// takes is what a flag's value is, in the words that the page explains.
+func takes(f *kong.Flag) string {
+	what := f.PlaceHolder
+	switch kind := f.Target.Type(); {
+	case f.IsBool():
+		return ""
+	case f.Enum != "":
+		return "`" + strings.ReplaceAll(f.Enum, ",", "` or `") + "`"
+	case what != "":
+	case kind == reflect.TypeFor[time.Duration](), kind == reflect.TypeFor[*time.Duration]():
+		what = "DURATION"
+	case kind.Kind() == reflect.Int:
+		what = "N"
+	case f.Tag.Type == "path":
+		what = "PATH"
+	default:
+		what = "TEXT"
+	}
+	if f.IsSlice() {
+		what += ",…"
+	}
+	return what
+}
+
+// named is what stands in ticks on a page: flags, variables and addresses.
+var named = regexp.MustCompile(`--[a-z][a-z-]+|\b[A-Z]+(?:_[A-Z]+)+\b|\b\d+\.\d+\.\d+\.\d+(?::\d+|/\d+)?\b`)
+
+// prose is a help's text as it stands in a table.
+func prose(help string) string {
+	var parts []string
+	for i, part := range strings.Split(help, "`") { // the odd ones are in ticks already
+		if i%2 == 0 {
+			part = named.ReplaceAllString(strings.ReplaceAll(part, "|", "\\|"), "`$0`")
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, "`")
+}
+
+// pageTable are the cells of the rows below a table's header.
+func pageTable(t *testing.T, header string) [][]string {
+	t.Helper()
+	_, rest, there := strings.Cut(readPage(t), "\n"+header+"\n")
+	if !there {
 		t.Fatalf("%s has no table with the header %s", configurationPage, header)
 	}
 	var rows [][]string
@@ -51,100 +256,8 @@ func ticked(cell string) []string {
 	return words
 }
 
-// pageFlag is a flag of one command as the page has it; "" is no default.
-type pageFlag struct{ variable, value string }
-
-// TestFlagsOnThePageAreThoseOfTheProgram: each command's flags, with variable and
-// default, and no others.
-func TestFlagsOnThePageAreThoseOfTheProgram(t *testing.T) {
-	t.Parallel()
-	onPage := map[string]pageFlag{}
-	for _, row := range pageTable(t, "| flag | commands | variable | default | what it sets, and its limits |") {
-		flag := strings.TrimPrefix(ticked(row[0])[0], "--")
-		value := ""
-		if words := ticked(row[3]); strings.HasPrefix(row[3], "`") {
-			value = words[0]
-		}
-		for _, command := range ticked(row[1]) {
-			variable := ""
-			if words := ticked(row[2]); len(words) > 0 {
-				variable = words[0]
-			}
-			onPage[command+" "+flag] = pageFlag{variable, value}
-		}
-	}
-
-	var c cli
-	parser, err := kong.New(&c, kong.DefaultEnvars("PAYMENTS"), kong.Exit(func(int) {}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Defaults that are worked out in config.go, and stand nowhere in the model.
-	workedOut, err := serverFlags{Listen: ":0", AdminListen: ":0", RecoveryInterval: 1, Retention: minRetention, ShutdownTimeout: 1}.times()
-	if err != nil {
-		t.Fatal(err)
-	}
-	computed := map[string]fmt.Stringer{
-		"provider-timeout": workedOut.providerTimeout, "settle": workedOut.settle, "lease": workedOut.lease,
-	}
-	for _, leaf := range parser.Model.Leaves(false) {
-		command := strings.TrimPrefix(leaf.FullPath(), parser.Model.Name+" ")
-		for _, group := range leaf.AllFlags(false) {
-			for _, f := range group {
-				if f.Name == "help" {
-					continue
-				}
-				name := command + " " + f.Name
-				got, ok := onPage[name]
-				if !ok {
-					t.Errorf("%s --%s is not on the page", command, f.Name)
-					continue
-				}
-				delete(onPage, name)
-				if strings.Join(f.Envs, " ") != got.variable {
-					t.Errorf("%s --%s reads %v, the page says %s", command, f.Name, f.Envs, got.variable)
-				}
-				want := f.Default
-				if d, ok := computed[f.Name]; ok {
-					want = d.String()
-				}
-				if want == "1m0s" {
-					want = "60s" // as people write it
-				}
-				if got.value != want {
-					t.Errorf("%s --%s is %q by default, the page says %q", command, f.Name, want, got.value)
-				}
-			}
-		}
-	}
-	for name := range onPage {
-		t.Errorf("there is no flag for %q, which is on the page", name)
-	}
-}
-
-// TestCommandsOnThePageAreThoseOfTheProgram compares their names.
-func TestCommandsOnThePageAreThoseOfTheProgram(t *testing.T) {
-	t.Parallel()
-	var c cli
-	parser, err := kong.New(&c, kong.Name("payments"), kong.Exit(func(int) {}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want, got []string
-	for _, leaf := range parser.Model.Leaves(false) {
-		want = append(want, leaf.FullPath())
-	}
-	for _, row := range pageTable(t, "| command | what it does | stops on |") {
-		name := ticked(row[0])[0]
-		got = append(got, strings.TrimRight(strings.Trim(name, " "), "ABCDEFGHIJKLMNOPQRSTUVWXYZ "))
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("the page has the commands %q, the program %q", got, want)
-	}
-}
-
-// TestExitCodesAndVariablesOnThePageAreThoseOfTheProgram.
-func TestExitCodesAndVariablesOnThePageAreThoseOfTheProgram(t *testing.T) {
+// TestExitCodesOnThePageAreThoseOfTheProgram compares numbers and names.
+func TestExitCodesOnThePageAreThoseOfTheProgram(t *testing.T) {
 	t.Parallel()
 	var codes []string
 	for _, row := range pageTable(t, "| code | means | for instance |") {
@@ -158,13 +271,87 @@ func TestExitCodesAndVariablesOnThePageAreThoseOfTheProgram(t *testing.T) {
 	if !slices.Equal(codes, want) {
 		t.Errorf("the page has the exit codes %q, the program %q", codes, want)
 	}
+}
+
+// TestVariablesOnThePageAreThoseOfTheProgram: those that are no flags are constants
+// called env…, and nothing reads any other.
+func TestVariablesOnThePageAreThoseOfTheProgram(t *testing.T) {
+	t.Parallel()
+	want := append(variablesRead(t), "TEST_DATABASE_URL") // pgtest reads it
+	var got []string
+	for _, row := range pageTable(t, "| variable | who reads it | default | what it is |") {
+		got = append(got, ticked(row[0])[0])
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("the page has the variables %q, the program %q", got, want)
+	}
+}
+
+// variablesRead are the values of this package's constants called env…. A variable that
+// is read by another name is an error.
+func variablesRead(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var variables []string
-	for _, row := range pageTable(t, "| variable | who reads it | what it is |") {
-		variables = append(variables, ticked(row[0])[0])
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") || name == "faultpoints.go" { // not in the product
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.ValueSpec:
+				for i, id := range n.Names {
+					if v, ok := literal(n.Values, i); ok && strings.HasPrefix(id.Name, "env") && !strings.HasPrefix(v, "_") {
+						variables = append(variables, v)
+					}
+				}
+			case *ast.CallExpr:
+				if v, ok := literal(n.Args, 0); ok && slices.Contains([]string{"Getenv", "LookupEnv", "setting", "findSetting", "databaseSetting"}, called(n)) {
+					t.Errorf("%s reads %s: name it by a constant env…", name, v)
+				}
+			}
+			return true
+		})
 	}
-	if want := []string{envDatabaseURL, envSecret, envAdminToken, envPGBinDir, "TEST_DATABASE_URL"}; !slices.Equal(variables, want) {
-		t.Errorf("the page has the variables %q, the program %q", variables, want)
+	return variables
+}
+
+// literal is the i-th expression, if it is a text as it stands.
+func literal(list []ast.Expr, i int) (string, bool) {
+	if i >= len(list) {
+		return "", false
 	}
+	l, ok := list[i].(*ast.BasicLit)
+	if !ok || l.Kind != token.STRING {
+		return "", false
+	}
+	text, err := strconv.Unquote(l.Value)
+	return text, err == nil
+}
+
+// called is the last name of a function that is called.
+func called(c *ast.CallExpr) string {
+	switch f := c.Fun.(type) {
+	case *ast.Ident:
+		return f.Name
+	case *ast.SelectorExpr:
+		return f.Sel.Name
+	}
+	return ""
+}
+
+// TestFilesOfDevOnThePageAreThoseOfTheProgram compares their names.
+func TestFilesOfDevOnThePageAreThoseOfTheProgram(t *testing.T) {
+	t.Parallel()
 	var files []string
 	for _, row := range pageTable(t, "| file | what it is |") {
 		files = append(files, ticked(row[0])...)

@@ -18,7 +18,13 @@ import (
 // devCmd is the whole thing on loopback.
 type devCmd struct {
 	serverFlags
-	DataDir string `default:".data" help:"Folder for database, ledger and keys." type:"path"`
+	DataDir string `default:".data" help:"Folder for database, ledger and keys; one dev at a time." type:"path"`
+}
+
+// Help says what it starts.
+func (devCmd) Help() string {
+	return "Starts a private PostgreSQL, or uses and migrates the database of DATABASE_URL; a merchant with keys for test " +
+		"and live mode, the sandbox provider, the API and the operator's listener. Keeps all of it in one folder."
 }
 
 // postgresStop bounds the private server's orderly stop.
@@ -39,6 +45,9 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	l, err := c.limits()
 	if err != nil {
 		return err
+	}
+	if !onLoopback(c.AdminListen) {
+		return usage("--admin-listen must be on loopback, such as 127.0.0.1:8081: `payments serve` can have it elsewhere, with TLS")
 	}
 	unlock, err := lockDataDir(c.DataDir)
 	if err != nil {
@@ -61,7 +70,7 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	defer func() { err = errors.Join(err, stopPostgres()) }()
 	fmt.Fprintln(s.err, "migrating the database …")
-	if err := migrateUp(ctx, url); err != nil {
+	if err := migrateUp(ctx, url, nil); err != nil {
 		return err
 	}
 	if c.ProviderURL == "" {
@@ -103,8 +112,8 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 
 // database is the one of DATABASE_URL, or a private server in the data directory.
 func (c devCmd) database(ctx context.Context, progress io.Writer) (url string, died <-chan struct{}, stop func() error, err error) {
-	if url := os.Getenv(envDatabaseURL); url != "" {
-		return url, nil, func() error { return nil }, nil
+	if url, err := databaseSetting(envDatabaseURL); err != nil || url != "" {
+		return url, nil, func() error { return nil }, err
 	}
 	fmt.Fprintln(progress, "starting PostgreSQL in", postgresDir(c.DataDir), "…")
 	pg, err := localpg.Start(ctx, localpg.Options{Dir: postgresDir(c.DataDir), Database: "oncepay", BinDir: os.Getenv(envPGBinDir)})

@@ -3,13 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -19,7 +19,8 @@ import (
 // operatorFlags say which instance to ask.
 type operatorFlags struct {
 	AdminURL string `help:"URL of the operator's listener (default: the running dev's). PAYMENTS_ADMIN_TOKEN goes with it." placeholder:"URL"`
-	DataDir  string `default:".data" help:"Folder of the running dev." type:"path"`
+	AdminCA  string `name:"admin-ca" help:"The authority behind the certificate at --admin-url, in PEM (default: those that this machine trusts)." placeholder:"FILE"`
+	DataDir  string `default:".data" help:"Folder of the running dev, where --admin-url is not given." type:"path"`
 	JSON     bool   `name:"json" help:"Print JSON."`
 }
 
@@ -37,7 +38,14 @@ type operator struct {
 }
 
 func (f operatorFlags) connect() (operator, error) {
-	o := operator{url: strings.TrimRight(f.AdminURL, "/"), token: os.Getenv(envAdminToken), client: &http.Client{Timeout: operatorTimeout}}
+	transport, err := clientTrusting(f.AdminCA)
+	if err != nil {
+		return operator{}, err
+	}
+	o := operator{url: strings.TrimRight(f.AdminURL, "/"), client: &http.Client{Timeout: operatorTimeout, Transport: transport}}
+	if o.token, err = setting(envAdminToken); err != nil {
+		return o, err
+	}
 	if o.url == "" {
 		d, err := readDevInfo(f.DataDir)
 		if err != nil {
@@ -51,7 +59,7 @@ func (f operatorFlags) connect() (operator, error) {
 	return o, nil
 }
 
-// do sends one request and returns the body of a 200. A refusal's messages become
+// do sends one request and returns the body of a 200 or 201. A refusal's messages become
 // the error.
 func (o operator) do(ctx context.Context, method, path string, body any) ([]byte, error) {
 	var payload io.Reader
@@ -69,6 +77,9 @@ func (o operator) do(ctx context.Context, method, path string, body any) ([]byte
 	req.Header.Set("Authorization", "Bearer "+o.token)
 	req.Header.Set("Content-Type", "application/json")
 	res, err := o.client.Do(req)
+	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
+		return nil, unavailableError("%s shows a certificate that is not trusted; give its authority with --admin-ca, and a URL with a name that it is for", o.url)
+	}
 	if err != nil {
 		return nil, unavailableError("nobody answers at %s: is it running?", o.url)
 	}
@@ -77,7 +88,7 @@ func (o operator) do(ctx context.Context, method, path string, body any) ([]byte
 	if err != nil {
 		return nil, unavailableError("the answer from %s broke off", o.url)
 	}
-	if res.StatusCode == http.StatusOK {
+	if res.StatusCode == http.StatusOK || res.StatusCode == http.StatusCreated {
 		return data, nil
 	}
 	var refusal struct{ Messages []string }
@@ -99,7 +110,7 @@ func (o operator) do(ctx context.Context, method, path string, body any) ([]byte
 type lookupCmd struct {
 	operatorFlags
 	Nonce     string `arg:"" help:"The value of X-Idempotency-Key."`
-	AccountID string `env:"-" help:"Only this merchant's." placeholder:"UUID"`
+	AccountID string `env:"-" help:"Only this merchant's lives (default: all merchants')." placeholder:"UUID"`
 }
 
 // Run prints the nonce's lives, the newest first.
@@ -177,8 +188,8 @@ type resolveCmd struct {
 	operatorFlags
 	Transaction       string `arg:"" help:"The transaction's id."`
 	Outcome           string `required:"" env:"-" enum:"succeeded,failed" help:"What the provider's own records say: succeeded or failed."`
-	ProviderReference string `env:"-" help:"The provider's id of the charge." placeholder:"ID"`
-	Reason            string `required:"" env:"-" help:"Why; kept with the decision." placeholder:"TEXT"`
+	ProviderReference string `env:"-" help:"The provider's id of the charge, at most 255 characters." placeholder:"ID"`
+	Reason            string `required:"" env:"-" help:"Why, 1 to 500 characters; kept with the decision." placeholder:"TEXT"`
 }
 
 // Run sends the decision and prints what the transaction is now.

@@ -94,7 +94,7 @@ func start(t *testing.T) *running {
 	t.Helper()
 	r := &running{t: t, url: pgtest.URL(t), client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{}}}
 	a, err := startApp(t.Context(), appConfig{
-		databaseURL: r.url, secret: []byte("installation-secret-" + rand.Text() + rand.Text()), adminToken: "admin-token-" + rand.Text() + rand.Text(),
+		databaseURL: r.url, pgbouncer: pgtest.Pooled(r.url), secret: []byte("installation-secret-" + rand.Text() + rand.Text()), adminToken: "admin-token-" + rand.Text() + rand.Text(),
 		listen: "127.0.0.1:0", adminListen: "127.0.0.1:0", rawLiveCards: true,
 		times: times{providerTimeout: 5 * time.Second, settle: 10 * time.Second, lease: 30 * time.Second, recovery: time.Hour, retention: 24 * time.Hour, shutdown: 20 * time.Second},
 		// Failures are counted by address: with the proxy of every request trusted, each
@@ -407,15 +407,27 @@ type operatorsRoute struct {
 	own int
 }
 
-func operatorsRoutes(o owned) map[string]operatorsRoute {
+// operatorsRoutes are asked for an account's things; what ends something is asked of
+// another one's.
+func operatorsRoutes(o, other owned) map[string]operatorsRoute {
+	merchant, theirs := "/admin/v1/merchants/"+o.account, "/admin/v1/merchants/"+other.account
+	key, theirKey := merchant+"/keys/"+o.pair.ID.String(), theirs+"/keys/"+other.pair.ID.String()
 	routes := map[string]operatorsRoute{
 		"GET /metrics":             {true, call{"/metrics", ""}, 200},
 		"GET /livez":               {true, call{"/livez", ""}, 200},
 		"GET /readyz":              {true, call{"/readyz", ""}, 200},
 		"POST /admin/v1/merchants": {false, call{"/admin/v1/merchants", `{"name":"Third merchant"}`}, 201},
-		"POST /admin/v1/merchants/:account_id/keys": {false, call{"/admin/v1/merchants/" + o.account + "/keys", `{"mode":"live"}`}, 201},
-		"GET /admin/v1/nonces":                      {false, call{"/admin/v1/nonces?nonce=" + o.nonce, ""}, 200},
-		"GET /admin/v1/nonces/*":                    {false, call{"/admin/v1/nonces/" + o.nonce, ""}, 200},
+		"POST /admin/v1/merchants/:account_id/keys":                {false, call{"/admin/v1/merchants/" + o.account + "/keys", `{"mode":"live"}`}, 201},
+		"GET /admin/v1/merchants":                                  {false, call{"/admin/v1/merchants", ""}, 200},
+		"GET /admin/v1/merchants/:account_id":                      {false, call{merchant, ""}, 200},
+		"POST /admin/v1/merchants/:account_id/enable":              {false, call{merchant + "/enable", ""}, 200},
+		"POST /admin/v1/merchants/:account_id/disable":             {false, call{theirs + "/disable", ""}, 200},
+		"GET /admin/v1/merchants/:account_id/keys":                 {false, call{merchant + "/keys", ""}, 200},
+		"PATCH /admin/v1/merchants/:account_id/keys/:key_id":       {false, call{key, `{"allowed_networks":null}`}, 200},
+		"POST /admin/v1/merchants/:account_id/keys/:key_id/rotate": {false, call{key + "/rotate", `{}`}, 201},
+		"POST /admin/v1/merchants/:account_id/keys/:key_id/revoke": {false, call{theirKey + "/revoke", ""}, 200},
+		"GET /admin/v1/nonces":                                     {false, call{"/admin/v1/nonces?nonce=" + o.nonce, ""}, 200},
+		"GET /admin/v1/nonces/*":                                   {false, call{"/admin/v1/nonces/" + o.nonce, ""}, 200},
 		"POST /admin/v1/transactions/:transaction_id/resolve": {false,
 			call{"/admin/v1/transactions/" + o.transction + "/resolve", `{"outcome":"failed","reason":"seen"}`}, 409},
 		"GET /debug/pprof/":        {false, call{"/debug/pprof/", ""}, 200},
@@ -436,8 +448,8 @@ func operatorsRoutes(o owned) map[string]operatorsRoute {
 func TestEveryRouteOfTheOperatorsNeedsTheToken(t *testing.T) {
 	t.Parallel()
 	r := start(t)
-	test, live, _, nobody := r.people()
-	table := operatorsRoutes(test)
+	test, live, other, nobody := r.people()
+	table := operatorsRoutes(test, other)
 	missing(t, r.routes(r.operator), table)
 	token := r.cfg.adminToken
 	strangers := map[string][]string{
