@@ -15,7 +15,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 .PHONY: help
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # Without cgo the binary runs on any Linux, whatever its C library; -trimpath keeps
 # our folders out of stack traces; the version comes from above, not from Go's own
@@ -36,6 +36,12 @@ run: build ## Start everything on this machine (ARGS="…")
 .PHONY: test
 test: postgres build ## Run all tests
 	go test $(TESTFLAGS) ./...
+
+# The same, but what is tested reaches its databases through PgBouncer in transaction
+# mode, as a role that can do no more than it must (internal/pgtest).
+.PHONY: test-pgbouncer
+test-pgbouncer: postgres build ## Run all tests behind PgBouncer, as the least role
+	PGTEST_PGBOUNCER=1 go test -count=1 $(TESTFLAGS) ./...
 
 # The race detector is the one thing here that needs a C compiler.
 .PHONY: race
@@ -59,6 +65,7 @@ mutants: postgres ## See that the campaign catches every deliberate defect (ARGS
 .PHONY: lint
 lint: tools ## Run the linters
 	./bin/golangci-lint run ./...
+	./bin/squawk migrations/*.up.sql
 
 # Cheap and telling steps first. -count=1: a cached result is nobody's proof.
 .PHONY: ci
@@ -66,6 +73,12 @@ ci: TESTFLAGS := -count=1
 ci: ARGS :=
 ci: postgres tools tidy-check format-check vet build lint race prove-ci mutants ## Check everything, from nothing
 	@echo "ci: all checks passed"
+
+# Not a step of ci: it wants to be root, and builds Helm once. It tells what it could
+# not check.
+.PHONY: check-deploy
+check-deploy: ## Hold the files in deploy/ against what will read them
+	./scripts/check-deploy.sh
 
 .PHONY: clean
 clean: ## Remove the programs that were built; tools and data stay
@@ -76,6 +89,7 @@ clean: ## Remove the programs that were built; tools and data stay
 .PHONY: postgres tools tidy-check format-check vet prove-ci
 postgres:
 	@./scripts/install-postgres.sh
+	@./scripts/install-pgbouncer.sh
 
 tools:
 	@./scripts/install-tools.sh
