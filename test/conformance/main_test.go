@@ -35,7 +35,7 @@ func within(t *testing.T, limit time.Duration) context.Context {
 // connect opens one connection to a database, for looking.
 func connect(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
+	conn, err := pgx.Connect(t.Context(), pgtest.Direct(url))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func number(t *testing.T, conn *pgx.Conn, sql string, args ...any) int {
 // emptyDatabase is a database in which nothing was ever migrated.
 func emptyDatabase(t *testing.T) string {
 	t.Helper()
-	url := pgtest.URL(t)
+	url := pgtest.Direct(pgtest.URL(t)) // as the one who migrates
 	pgtest.Exec(t, url, `DROP SCHEMA public CASCADE; CREATE SCHEMA public`)
 	return url
 }

@@ -88,7 +88,7 @@ func TestASchemaThatDoesNotFitIsRefusedWithWhatToDo(t *testing.T) {
 		for command, words := range c.says {
 			t.Run(name+", "+command, func(t *testing.T) {
 				t.Parallel()
-				database := pgtest.URL(t)
+				database := pgtest.Direct(pgtest.URL(t)) // as the one who migrates
 				pgtest.Exec(t, database, c.sql)
 				call, code := harness.Command{Args: strings.Fields(command)}, 1
 				switch command {

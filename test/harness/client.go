@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -129,6 +131,15 @@ func NewClient(baseURL string, keys Keys) *Client {
 
 // MoveTo says where the API is now.
 func (c *Client) MoveTo(baseURL string) { c.base.Store(&baseURL) }
+
+// Trusting is the same backend, that believes in these authorities alone.
+func (c *Client) Trusting(roots *x509.CertPool) *Client {
+	other := c.As(c.keys)
+	other.http = &http.Client{Timeout: exchangeLimit, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots}, IdleConnTimeout: exchangeLimit,
+	}}
+	return other
+}
 
 // As is the same backend with other keys.
 func (c *Client) As(keys Keys) *Client {
@@ -311,7 +322,10 @@ func (c *Client) Lives(ctx context.Context, nonce string) ([]Life, error) {
 }
 
 // Operator speaks to the operator's API.
-type Operator struct{ URL, Token string }
+type Operator struct {
+	URL, Token string
+	Roots      *x509.CertPool // the authorities of the listener's certificate
+}
 
 // Do sends one request; a nil body sends none.
 func (o Operator) Do(ctx context.Context, method, path string, body any) Answer {
@@ -328,7 +342,9 @@ func (o Operator) Do(ctx context.Context, method, path string, body any) Answer 
 	}
 	req.Header.Set("Authorization", "Bearer "+o.Token)
 	req.Header.Set("Content-Type", "application/json")
-	return promised(&http.Client{Timeout: exchangeLimit, Transport: &http.Transport{DisableKeepAlives: true}}, req, payload)
+	return promised(&http.Client{Timeout: exchangeLimit, Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: o.Roots},
+	}}, req, payload)
 }
 
 // NewMerchant makes a merchant with a test key.

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"regexp"
 	"testing"
 	"time"
+
+	"github.com/oncepay/oncepay/internal/pgtest"
 )
 
 // anyPort listens on a free port of this machine only.
@@ -111,6 +114,10 @@ type Installation struct {
 	ProviderURL string
 	Secret      string
 	AdminToken  string
+	// OtherSecret is the last one or the next, while the secret is being changed.
+	OtherSecret string
+	// Roots are the authorities of the listeners' certificates; nil where they have none.
+	Roots *x509.CertPool
 }
 
 // NewInstallation has secrets of its own.
@@ -121,10 +128,15 @@ func NewInstallation(databaseURL, providerURL string) Installation {
 // ServeCommand is the command for one instance, on free ports. Nothing balances it, so
 // that it stops without a delay.
 func (i Installation) ServeCommand(args ...string) Command {
+	env := []string{"DATABASE_URL=" + i.DatabaseURL, "PAYMENTS_SECRET=" + i.Secret, "PAYMENTS_SECRET_OTHER=" + i.OtherSecret,
+		"PAYMENTS_ADMIN_TOKEN=" + i.AdminToken}
+	if pgtest.Pooled(i.DatabaseURL) {
+		env = append(env, "PAYMENTS_PGBOUNCER=true")
+	}
 	return Command{
 		Args: append([]string{"serve", "--listen", anyPort, "--admin-listen", anyPort, "--provider-url", i.ProviderURL,
 			"--drain-delay", "0s", "--lookup-rate", anyLookups}, args...),
-		Env: []string{"DATABASE_URL=" + i.DatabaseURL, "PAYMENTS_SECRET=" + i.Secret, "PAYMENTS_ADMIN_TOKEN=" + i.AdminToken},
+		Env: env,
 	}
 }
 
@@ -144,8 +156,11 @@ func (i Installation) Serve(t testing.TB, args ...string) *API {
 // ServeAs starts one instance by a command of the caller's.
 func (i Installation) ServeAs(t testing.TB, c Command) *API {
 	t.Helper()
-	a := &API{Process: Start(t, c), Operator: Operator{Token: i.AdminToken}}
+	a := &API{Process: Start(t, c), Operator: Operator{Token: i.AdminToken, Roots: i.Roots}}
 	a.never = append(a.never, i.Secret, i.AdminToken)
+	if i.OtherSecret != "" {
+		a.never = append(a.never, i.OtherSecret)
+	}
 	a.awaitReady(func() bool {
 		out := a.Stdout()
 		return told(out, "API", &a.URL) && told(out, "Operator", &a.Operator.URL)
@@ -164,7 +179,7 @@ func told(out, name string, url *string) bool {
 
 // Told is the address that a process printed behind a name, if it has.
 func Told(out, name string) (url string, ok bool) {
-	m := regexp.MustCompile(fmt.Sprintf(`(?m)^%s +(http://\S+)\n`, name)).FindStringSubmatch(out)
+	m := regexp.MustCompile(fmt.Sprintf(`(?m)^%s +(https?://\S+)\n`, name)).FindStringSubmatch(out)
 	if m == nil {
 		return "", false
 	}

@@ -27,9 +27,13 @@ var forks = sync.OnceValue(func() chan<- func() {
 })
 
 // StartTied starts a process that is killed when this one ends, in whatever way:
-// after a panic, or when `go test` gives up, no cleanup of a test runs.
+// after a panic, or when `go test` gives up, no cleanup of a test runs. It may run as
+// another user, if the command says so.
 func StartTied(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
 	started := make(chan error)
 	forks() <- func() { started <- cmd.Start() }
 	return <-started

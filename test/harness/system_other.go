@@ -13,7 +13,10 @@ import (
 // StartTied starts a process in a group of its own. Elsewhere than on Linux it
 // outlives a test binary that is killed.
 func StartTied(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	return cmd.Start()
 }
 
