@@ -1,6 +1,7 @@
 #!/bin/sh
 # Draws the secrets of compose.yaml into the folder secrets/ beside it, once: it never
-# touches a folder that is there, because payments_secret must stay the same for ever.
+# touches a folder that is there, because payments_secret is changed in steps
+# (docs/operate/configure.md) and not by drawing another.
 #
 # The folder is its owner's alone. The files in it can be read by anybody who gets that
 # far: the containers do, one file each, under user ids that this machine does not have.
