@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/oncepay/oncepay/internal/faultpoint"
+	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
 	"github.com/oncepay/oncepay/test/faults/mutants"
 	"github.com/oncepay/oncepay/test/faults/oracle"
 	"github.com/oncepay/oncepay/test/faults/pspproxy"
@@ -201,6 +202,7 @@ func (c *campaign) oneRound(ctx context.Context, g *ground, binary string, seed 
 		c.say("seed %d: %s", seed, fmt.Sprintf(format, args...))
 	}}
 	o.wild = seed%2 == 1
+	o.forgetful = c.Forgetful
 	switch seed % 8 {
 	case 3, 6:
 		o.instances = 1
@@ -208,6 +210,12 @@ func (c *campaign) oneRound(ctx context.Context, g *ground, binary string, seed 
 		o.withhold = "can_void"
 	case 7:
 		o.withhold = "can_void,idempotent"
+	}
+	switch seed % 8 {
+	case 3, 4, 7: // not where voids come up, which need half a minute's quiet
+		o.mortal = true
+	default:
+		o.mortal = c.Forgetful
 	}
 	out, err := round(ctx, g, o, c.Orders)
 	if err != nil {
@@ -300,9 +308,14 @@ func kinds() []string {
 		all["database: statement "+statement+" lost"] = true
 		all["database: answer to "+statement+" lost"] = true
 	}
+	for _, c := range statementsBroken {
+		all[cutWithinName(c.name, pgproxy.Asked)] = true
+		all[cutWithinName(c.name, pgproxy.Answered)] = true
+	}
 	for _, name := range []string{
 		"process: killed at a fault point", "process: frozen at a fault point", "process: killed at random", "process: a request stands still",
 		"process: frozen, shorter than the lease", "process: frozen, longer than the lease", "database: all connections cut",
+		networkSilent, networkSlow, networkSliced, lockTable, lockRows, serverKilled, serverKilledAfter, serverStopped, serverRestarted,
 		"provider: connection refused, for a while", "provider: killed and restarted", "client: hung up", "client: storm",
 		"client: another body", "person: a decision", "time: a nonce aged by " + ageBy,
 	} {

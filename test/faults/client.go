@@ -110,11 +110,25 @@ func (s *stage) pay(ctx context.Context, a ask) (record.Op, harness.Answer) {
 		}
 	case answer.Status == http.StatusCreated:
 		op.Status, op.Body = answer.Status, answer.Body
+		s.endAfterAnswer(ctx, o)
 	default:
 		op.Status, op.Code = answer.Status, answer.Code()
 	}
 	s.rec.Add(op)
 	return op, answer
+}
+
+// endAfterAnswer kills PostgreSQL, once, if that is what befalls the order now that it
+// is paid.
+func (s *stage) endAfterAnswer(ctx context.Context, o *order) {
+	m := s.ground.mortal
+	if m == nil || !o.last {
+		return
+	}
+	o.last = false // its requests come one after the other
+	if m.fall(ctx, m.kill, 0) {
+		s.faults.note(o.nonce, serverKilledAfter)
+	}
 }
 
 // via is the instance for the n-th request.
@@ -197,10 +211,20 @@ func (s *stage) look(ctx context.Context, o *order) (newest harness.Life, found 
 	return newest, len(lives) > 0, nil
 }
 
-// age puts the times of the order's nonce back by more than its retention.
+// age puts the times of the order's nonce back by more than its retention. It tries
+// again for a while where the database cannot be reached.
 func (s *stage) age(ctx context.Context, o *order) error {
+	return patiently(ctx, func(ctx context.Context) error { return s.ageOnce(ctx, o) })
+}
+
+func (s *stage) ageOnce(ctx context.Context, o *order) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err // nothing was sent, so nothing is written down
+	}
+	defer conn.Release()
 	op := record.Op{Account: s.merchants[o.merchant].AccountID, Nonce: o.nonce, Order: o.id, Kind: record.Age, Start: s.rec.Now()}
-	rows, _ := s.pool.Query(ctx, `UPDATE idempotency_keys SET created_at = created_at - $3::interval, expires_at = expires_at - $3::interval
+	rows, _ := conn.Query(ctx, `UPDATE idempotency_keys SET created_at = created_at - $3::interval, expires_at = expires_at - $3::interval
 		WHERE account_id = $1::uuid AND key_id = $2 RETURNING response_status IS NOT NULL`, op.Account, o.nonce, ageBy)
 	answered, err := pgx.CollectRows(rows, pgx.RowTo[bool])
 	op.End, op.Failed = s.rec.Now(), err != nil // then it may have happened all the same

@@ -30,6 +30,7 @@ type options struct {
 	AtLeast   int           `help:"Fail if a kind of fault came up less often than this, or a crash point killed nobody, or nobody twice in a row; for that, go on for up to twice the duration."`
 	Mutants   bool          `help:"Hunt the mutants instead: each deliberate defect must be caught, and the product must come through the same scenes."`
 	PgBouncer bool          `name:"pgbouncer" help:"Instances reach the database through PgBouncer in transaction mode, as a role that can do no more than it must."`
+	Forgetful bool          `help:"A control, which has to fail: in every round PostgreSQL ends, and it runs with synchronous_commit off, so that it forgets what it has acknowledged."`
 	Only      string        `help:"With --mutants: only the one of this name."`
 	JSON      bool          `name:"json" help:"The result as JSON, in the last line of the output; all else goes to the error output."`
 	SVG       string        `help:"Write the picture to this file."`

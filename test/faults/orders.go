@@ -45,6 +45,8 @@ func (s *stage) drawOrders(mixed int) []*order {
 	}
 	p.providers()
 	p.databases()
+	p.breaks()
+	p.deaths()
 	p.manners()
 	for range mixed {
 		p.mix()
@@ -228,6 +230,48 @@ func (p *press) databases() {
 			}
 			o.steps = append(o.steps, planned{at: c.at, step: p.s.cut(c.statement, where)})
 		}
+	}
+}
+
+const (
+	// breaksEach is how often a round breaks each statement, and each answer, off.
+	breaksEach = 3
+	// longestMessage is more than the exchange of any statement of ours is long, so
+	// that a number below it falls on each of its bytes; pgproxy counts it round.
+	longestMessage = 1 << 14
+)
+
+// statementsBroken are those with a COMMIT on which a payment depends, and where they
+// are said.
+var statementsBroken = []struct {
+	name string
+	at   faultpoint.Point
+}{{"begin", faultpoint.BeginBefore}, {"finish", faultpoint.FinishBefore}}
+
+// breaks: begin and finish, which commit, broken off in the middle of what is asked or
+// answered. The seeds sweep over the bytes.
+func (p *press) breaks() {
+	for _, c := range statementsBroken {
+		for _, where := range slices.Repeat([]pgproxy.Point{pgproxy.Asked, pgproxy.Answered}, breaksEach) {
+			n := p.rng.IntN(longestMessage)
+			o := p.order(fmt.Sprintf("%s broken off after %d bytes", c.name, n))
+			o.steps = append(o.steps, planned{at: c.at, step: p.s.cutWithin(c.name, where, n)})
+		}
+	}
+}
+
+// killsAfterAnswer is how many orders of a round end PostgreSQL by their success.
+const killsAfterAnswer = 4
+
+// deaths: PostgreSQL is killed right after it was told to a client that something is
+// paid. What was told has to be there again.
+func (p *press) deaths() {
+	if !p.s.mortal {
+		return
+	}
+	for range killsAfterAnswer {
+		o := p.order("PostgreSQL killed after its answer")
+		o.last, o.turn = true, -1 // there may be no time for the round's last orders
 	}
 }
 

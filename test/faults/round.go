@@ -54,7 +54,7 @@ func round(ctx context.Context, g *ground, o set, mixed int) (_ outcome, err err
 		}
 	}()
 	orders := s.drawOrders(mixed)
-	s.progress("%d orders, %d instances, provider without %q", len(orders), len(s.instances), s.withhold)
+	s.progress("%d orders, %d instances, provider without %q, PostgreSQL ends: %t", len(orders), len(s.instances), s.withhold, s.mortal)
 	unanswered := s.run(ctx, orders)
 	s.progress("healed; judging")
 	out, err := s.judgement(ctx, unanswered)
@@ -117,6 +117,10 @@ func (s *stage) run(ctx context.Context, orders []*order) []*order {
 func (s *stage) heal() {
 	s.ctl.heal()
 	s.scripts.heal()
+	if m := s.ground.mortal; m != nil {
+		m.heal()
+		s.pool.Reset() // its connections may be to a server that has ended
+	}
 	for _, i := range s.instances {
 		i.db.Up()
 		s.open(i)
@@ -141,6 +145,9 @@ func (s *stage) awaitSettled(ctx context.Context) {
 // judgement asks everybody what they know, and lets the oracles judge.
 func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, error) {
 	out := outcome{points: s.ctl.tallies(), log: s.faults.log()}
+	if m := s.ground.mortal; m != nil && m.problem() != nil {
+		return out, m.problem()
+	}
 	if err := s.awaitInstances(ctx); err != nil {
 		return out, err
 	}

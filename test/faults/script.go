@@ -24,6 +24,7 @@ type order struct {
 	story    story
 	declined bool // its card has no funds
 	turn     int  // negative: among the first of the round
+	last     bool // PostgreSQL is killed as soon as it has been told that it is paid
 
 	// What the provider's network does to the n-th request of each kind.
 	charges, inquiries, voids []pspproxy.Act
@@ -190,6 +191,25 @@ func (s *stage) cut(statement string, at pgproxy.Point) step {
 	return step{name: fmt.Sprintf("database: %s %s lost", what, statement), do: func(q faultpoint.Question) {
 		if i := s.instance(q.Instance); i != nil {
 			i.db.Cut("transactions."+statement, at)
+		}
+	}}
+}
+
+// cutWithinName is what it is called that a statement, or the answer to it, is broken
+// off in the middle.
+func cutWithinName(statement string, at pgproxy.Point) string {
+	if at == pgproxy.Asked {
+		return fmt.Sprintf("database: statement %s broken off", statement)
+	}
+	return fmt.Sprintf("database: answer to %s broken off", statement)
+}
+
+// cutWithin breaks the statement that comes next, or the answer to it, off after that
+// many bytes.
+func (s *stage) cutWithin(statement string, at pgproxy.Point, bytes int) step {
+	return step{name: cutWithinName(statement, at), do: func(q faultpoint.Question) {
+		if i := s.instance(q.Instance); i != nil {
+			i.db.CutWithin("transactions."+statement, at, bytes)
 		}
 	}}
 }

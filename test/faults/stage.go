@@ -42,15 +42,17 @@ const (
 	healLimit = lease + settling + 10*time.Second
 )
 
-// pgSettings trade durability, which this campaign does not test, for speed.
+// pgSettings trade durability for speed, on the server of the stages whose PostgreSQL
+// does not end.
 var pgSettings = map[string]string{
 	"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "400", "max_wal_size": "256MB",
 }
 
-// ground is what all stages stand on: one PostgreSQL, and a migrated database to
-// copy.
+// ground is what stages stand on: one PostgreSQL, and a migrated database to copy. It
+// is everybody's, or one stage's own, where the server may end.
 type ground struct {
 	server    *localpg.Server
+	mortal    *mortal // instead of server
 	dir       string
 	pgBouncer bool // instances reach it through one each, as a role that can do no more than it must
 
@@ -78,6 +80,27 @@ func newGround(ctx context.Context, dir string, pgBouncer bool) (*ground, error)
 	return g, nil
 }
 
+// newMortalGround is the ground of one stage whose PostgreSQL ends now and then.
+func newMortalGround(ctx context.Context, dir string, pgBouncer, forgetful bool) (*ground, error) {
+	m, err := startMortal(ctx, forgetful)
+	if err != nil {
+		return nil, err
+	}
+	g := &ground{mortal: m, dir: dir, pgBouncer: pgBouncer}
+	if err := g.makeTemplate(ctx); err != nil {
+		return nil, errors.Join(err, g.close())
+	}
+	return g, nil
+}
+
+// address is the server's URL.
+func (g *ground) address() string {
+	if g.mortal != nil {
+		return g.mortal.url()
+	}
+	return g.server.URL()
+}
+
 func (g *ground) makeTemplate(ctx context.Context) error {
 	if err := g.exec(ctx, "CREATE DATABASE "+templateName); err != nil {
 		return err
@@ -98,7 +121,7 @@ func (g *ground) makeTemplate(ctx context.Context) error {
 }
 
 func (g *ground) exec(ctx context.Context, sql string) error {
-	conn, err := pgx.Connect(ctx, g.server.URL())
+	conn, err := pgx.Connect(ctx, g.address())
 	if err != nil {
 		return err
 	}
@@ -120,7 +143,7 @@ func (g *ground) drop(ctx context.Context, name string) error {
 }
 
 func (g *ground) url(database string) string {
-	u, err := url.Parse(g.server.URL())
+	u, err := url.Parse(g.address())
 	if err != nil {
 		panic("localpg gave a URL that cannot be read")
 	}
@@ -129,6 +152,9 @@ func (g *ground) url(database string) string {
 }
 
 func (g *ground) close() error {
+	if g.mortal != nil {
+		return g.mortal.close()
+	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel() // nothing is worth an orderly shutdown
 	return g.server.Stop(ended)
@@ -140,6 +166,8 @@ type set struct {
 	binary    string
 	instances int
 	wild      bool // processes die all the time; otherwise they sleep
+	mortal    bool // PostgreSQL is the stage's own, and ends now and then
+	forgetful bool // and does not keep what it has acknowledged
 	withhold  string
 	setup     string              // SQL, before anything is started
 	env       map[string][]string // more variables, by instance
@@ -168,8 +196,13 @@ type stage struct {
 // newStage sets everything up and returns once all instances answer.
 func newStage(ctx context.Context, g *ground, o set) (_ *stage, err error) {
 	s := &stage{set: o, ground: g, rec: record.NewLog(), faults: newFaults(), scripts: newScripts()}
+	if o.mortal {
+		if s.ground, err = newMortalGround(ctx, g.dir, g.pgBouncer, o.forgetful); err != nil {
+			return nil, err
+		}
+	}
 	if s.dir, err = os.MkdirTemp(g.dir, "stage-"); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.leaveGround())
 	}
 	defer func() {
 		if err != nil {
@@ -177,7 +210,7 @@ func newStage(ctx context.Context, g *ground, o set) (_ *stage, err error) {
 		}
 	}()
 	var dbURL string
-	if s.dbName, dbURL, err = g.database(ctx); err != nil {
+	if s.dbName, dbURL, err = s.ground.database(ctx); err != nil {
 		return nil, err
 	}
 	if s.pool, err = pgxpool.New(ctx, dbURL); err != nil {
@@ -361,9 +394,19 @@ func (s *stage) close(ctx context.Context) error {
 	var err error
 	if s.pool != nil {
 		s.pool.Close()
-		err = s.ground.drop(ctx, s.dbName)
+		if !s.mortal { // else it goes with its server
+			err = s.ground.drop(ctx, s.dbName)
+		}
 	}
-	return errors.Join(err, os.RemoveAll(s.dir))
+	return errors.Join(err, s.leaveGround(), os.RemoveAll(s.dir))
+}
+
+// leaveGround ends a PostgreSQL that is the stage's own.
+func (s *stage) leaveGround() error {
+	if s.ground.mortal == nil {
+		return nil
+	}
+	return s.ground.close()
 }
 
 // instance by its name.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 )
@@ -104,11 +105,10 @@ func (l *link) start() error {
 				return err
 			}
 		case codeCancel:
-			_, err := l.server.Write(raw)
-			if err == nil {
-				err = io.EOF // that was all
+			if err := l.write(l.server, raw); err != nil {
+				return err
 			}
-			return err
+			return io.EOF // that was all
 		default:
 			return l.send(raw)
 		}
@@ -122,8 +122,41 @@ func (l *link) send(raw []byte) error {
 		_, _ = w.Write(raw) // a buffer of the test's
 	}
 	l.proxy.mu.Unlock()
-	_, err := l.server.Write(raw)
-	return err
+	return l.write(l.server, raw)
+}
+
+// write is the network: it carries what was said to one side, as well as it can just
+// now.
+func (l *link) write(to net.Conn, message []byte) error {
+	l.proxy.mu.Lock()
+	held, pause, sliced := l.proxy.held, l.proxy.pause, l.proxy.sliced
+	l.proxy.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-l.closed:
+			return net.ErrClosed
+		}
+	}
+	if pause > 0 {
+		select {
+		case <-time.After(pause):
+		case <-l.closed:
+			return net.ErrClosed
+		}
+	}
+	size := len(message)
+	if sliced {
+		size = 1
+	}
+	for len(message) > 0 {
+		n, err := to.Write(message[:min(size, len(message))])
+		if err != nil {
+			return err
+		}
+		message = message[n:]
+	}
+	return nil
 }
 
 // pumpQuestions carries what the client says. What belongs to one round trip goes
@@ -142,7 +175,7 @@ func (l *link) pumpQuestions() {
 		raw = append(raw, message...)
 		ends := l.note(&round, kind, message[1+headerLength:])
 		if ends {
-			if !l.ask(round) {
+			if !l.ask(round, raw) {
 				l.close()
 				return
 			}
@@ -211,12 +244,13 @@ func (l *link) note(r *Round, kind byte, body []byte) (ends bool) {
 
 // ask opens a round trip, and holds it where a trap is set. It reports whether to
 // go on.
-func (l *link) ask(r Round) bool {
+func (l *link) ask(r Round, raw []byte) bool {
 	q := &question{round: &r}
 	l.proxy.mu.Lock()
 	l.proxy.rounds = append(l.proxy.rounds, q.round)
 	l.proxy.mu.Unlock()
 	if trap := l.proxy.take(q.round, Asked); trap != nil && !trap.spring(l) {
+		_ = l.send(trap.spared(raw)) // the connection ends next
 		return false
 	}
 	q.trap = l.proxy.take(q.round, Answered)
@@ -246,6 +280,9 @@ func (l *link) pumpAnswers() {
 			state = stateOf(message[1+headerLength:])
 		case 'Z':
 			if q != nil && !l.answered(q, state, message[len(message)-1]) {
+				if q.trap != nil {
+					_ = l.write(l.client, q.trap.spared(out)) // the connection ends next
+				}
 				return
 			}
 			state, held = "", false
@@ -253,7 +290,7 @@ func (l *link) pumpAnswers() {
 		if held || l.fromServer.Buffered() > 0 {
 			continue
 		}
-		if _, err := l.client.Write(out); err != nil && !l.isStranded() {
+		if err := l.write(l.client, out); err != nil && !l.isStranded() {
 			return
 		}
 		out = out[:0]

@@ -82,6 +82,9 @@ type Proxy struct {
 	links  map[*link]struct{}
 	down   bool
 	copyTo io.Writer
+	held   chan struct{} // closed by Release; nil: nothing is held
+	pause  time.Duration
+	sliced bool
 }
 
 // New starts a proxy in front of the database at databaseURL, until the test ends.
@@ -166,6 +169,42 @@ func (p *Proxy) Up() {
 	p.down = false
 }
 
+// Hold is a black hole: what either side says goes nowhere, while all connections
+// stay open and new ones are taken, until Release. Then it arrives, however late, as
+// from a network that was slow to deliver; also what a client said that has given up.
+func (p *Proxy) Hold() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held == nil {
+		p.held = make(chan struct{})
+	}
+}
+
+// Release ends a Hold.
+func (p *Proxy) Release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held != nil {
+		close(p.held)
+		p.held = nil
+	}
+}
+
+// Slow delays whatever either side says from now on by that much. 0 ends it.
+func (p *Proxy) Slow(pause time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pause = pause
+}
+
+// Slice delivers whatever either side says from now on one byte at a time, or no
+// longer.
+func (p *Proxy) Slice(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sliced = on
+}
+
 // Trap waits for the next execution of a statement and holds it there, until the
 // test says how it goes on. Several traps for one statement take one execution
 // each, in the order in which they were set.
@@ -184,10 +223,23 @@ func (p *Proxy) Cut(statement string, at Point) *Trap {
 	return trap
 }
 
+// CutWithin is a Cut in the middle of what is said: the first bytes of it still
+// arrive, of the statement at Asked, of its answer at Answered. Where it has no more
+// than that many, they are counted round, so that the last is never among them.
+func (p *Proxy) CutWithin(statement string, at Point, bytes int) *Trap {
+	trap := &Trap{statement: statement, at: at, bytes: bytes, sprung: make(chan struct{}), verdict: make(chan bool, 1)}
+	trap.Cut()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.traps = append(p.traps, trap)
+	return trap
+}
+
 // Trap is one execution of a statement that is to be held, is held, or was.
 type Trap struct {
 	statement string
 	at        Point
+	bytes     int // that still arrive when it is cut
 	sprung    chan struct{}
 	verdict   chan bool // true: cut
 
@@ -249,6 +301,14 @@ func (t *Trap) spring(l *link) bool {
 	case <-l.closed:
 		return false
 	}
+}
+
+// spared is how much of a message arrives that is cut.
+func (t *Trap) spared(message []byte) []byte {
+	if len(message) == 0 {
+		return nil
+	}
+	return message[:t.bytes%len(message)]
 }
 
 // take removes and returns the first trap that a round runs into at that point.

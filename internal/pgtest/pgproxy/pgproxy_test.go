@@ -253,6 +253,63 @@ func TestDownCutsAndRefusesUntilUp(t *testing.T) {
 	wantNotes(t, beside, 1)
 }
 
+func TestBrokenOffWithinAStatementNothingIsDoneAndWithinAnAnswerEverything(t *testing.T) {
+	t.Parallel()
+	proxy, _, beside := begin(t)
+	for at, committed := range map[pgproxy.Point]int{pgproxy.Asked: 0, pgproxy.Answered: 1} {
+		before := notes(t, beside)
+		for _, length := range []int{1, 7, 40, 1_000_003} {
+			cut := proxy.CutWithin("proxy.insert", at, length)
+			through := connect(t, proxy.URL())
+			if err := <-write(t, through); err == nil {
+				t.Errorf("point %d, %d bytes: the client was told that all went well", at, length)
+			}
+			cut.Wait(t)
+			before += committed
+			wantNotes(t, beside, before)
+		}
+	}
+}
+
+func TestASlowOrSlicedNetworkDeliversEverything(t *testing.T) {
+	t.Parallel()
+	proxy, through, beside := begin(t)
+	proxy.Slice(true)
+	proxy.Slow(time.Millisecond)
+	if err := <-write(t, through); err != nil {
+		t.Error(err)
+	}
+	if err := <-write(t, connect(t, proxy.URL())); err != nil {
+		t.Error(err)
+	}
+	proxy.Slow(0)
+	proxy.Slice(false)
+	wantNotes(t, beside, 2)
+}
+
+func TestASilentNetworkDeliversLate(t *testing.T) {
+	t.Parallel()
+	proxy, through, beside := begin(t)
+	if err := <-write(t, through); err != nil { // prepares it
+		t.Fatal(err)
+	}
+	proxy.Hold()
+	written := write(t, through)
+	select {
+	case err := <-written:
+		t.Errorf("the client did not have to wait: %v", err)
+	case <-time.After(50 * time.Millisecond): // enough for it, if it came through
+	}
+	if n := notes(t, beside); n != 1 {
+		t.Errorf("%d notes while nothing is delivered", n)
+	}
+	proxy.Release()
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+	wantNotes(t, beside, 2)
+}
+
 func TestEverythingThatClientsSayCanBeRead(t *testing.T) {
 	t.Parallel()
 	proxy, through, _ := begin(t)

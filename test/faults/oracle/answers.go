@@ -3,6 +3,7 @@ package oracle
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -53,6 +54,39 @@ func (t *trial) isKept(a answer) bool {
 		return true
 	}
 	return false
+}
+
+// answerDurable: who was told a 201 finds it stored, byte by byte, under its nonce,
+// whatever became of the database since. A nonce whose life may have ended is left
+// out: its row may be the next life's, or gone. Whether later answers were the same is
+// for sameAnswer to say.
+func answerDurable(t *trial) {
+	first := map[nonce]answer{}
+	for _, a := range t.answers {
+		n := nonceOf(a.op)
+		if f, known := first[n]; a.err == nil && len(t.ages[n]) == 0 && (!known || a.op.End < f.op.End) {
+			first[n] = a
+		}
+	}
+	for _, n := range slices.SortedFunc(maps.Keys(first), compareNonces) {
+		a := first[n]
+		if !slices.ContainsFunc(t.world.keys[n], func(k key) bool {
+			return k.Status != nil && *k.Status == a.op.Status && bytes.Equal(k.Body, a.op.Body)
+		}) {
+			t.complain("%s: the 201 at %s (%s) is not stored under it: %s", n, a.op.End, digest(a.op.Body), tellKeys(t.world.keys[n]))
+		}
+	}
+}
+
+func tellKeys(keys []key) string {
+	if len(keys) == 0 {
+		return "it has no row"
+	}
+	k := keys[0]
+	if k.Status == nil {
+		return "its row has no answer"
+	}
+	return fmt.Sprintf("its row has a %d (%s)", *k.Status, digest(k.Body))
 }
 
 // told are the 201s of one nonce that name the same payment.

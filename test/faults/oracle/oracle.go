@@ -24,6 +24,7 @@ import (
 const (
 	OneCharge        = "one-charge"
 	AcknowledgedKept = "acknowledged-kept"
+	AnswerDurable    = "answer-durable"
 	ChargeAndPayment = "charge-and-payment"
 	SameAnswer       = "same-answer"
 	Amounts          = "amounts"
@@ -42,6 +43,7 @@ var oracles = []struct {
 }{
 	{OneCharge, oneCharge},
 	{AcknowledgedKept, acknowledgedKept},
+	{AnswerDurable, answerDurable},
 	{ChargeAndPayment, chargeAndPayment},
 	{SameAnswer, sameAnswer},
 	{Amounts, amounts},

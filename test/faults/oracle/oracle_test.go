@@ -128,6 +128,9 @@ func (s *scene) paid(d deal, status transactions.Status) {
 	s.t.Helper()
 	s.begin(d)
 	s.finish(d, status)
+	s.sql(`INSERT INTO idempotency_keys (account_id, mode, key_id, operation, fingerprint, transaction_id, response_status, response_body, created_at, expires_at)
+	       VALUES ($1, 'test', $2, 'purchase', '', $3, 201, $4, now(), now()) ON CONFLICT DO NOTHING`,
+		d.account, d.nonce(), d.transaction(), d.body(status))
 	s.op(d, record.Op{Kind: record.Pay, Status: 201, Body: d.body(status)})
 }
 
@@ -240,10 +243,20 @@ func TestOraclesComplain(t *testing.T) {
 		{"a charge to another account", []string{ChargeAndPayment, Amounts, Isolation}, "the ledger has it under account " + other, func(s *scene) {
 			s.entry(purchase).AccountID = other
 		}},
-		{"an acknowledged payment that is missing", []string{AcknowledgedKept, StatusMachine, ChargeAndPayment, Amounts}, "is missing", func(s *scene) {
+		{"an acknowledged payment that is missing", []string{AcknowledgedKept, AnswerDurable, StatusMachine, ChargeAndPayment, Amounts}, "is missing", func(s *scene) {
 			s.sql(`DELETE FROM events WHERE payment_id = $1`, purchase.payment())
+			s.sql(`DELETE FROM idempotency_keys WHERE transaction_id = $1`, purchase.transaction())
 			s.sql(`DELETE FROM transactions WHERE payment_id = $1`, purchase.payment())
 			s.sql(`DELETE FROM payments WHERE id = $1`, purchase.payment())
+		}},
+		{"an answer whose nonce is missing", []string{AnswerDurable}, "it has no row", func(s *scene) {
+			s.sql(`DELETE FROM idempotency_keys WHERE transaction_id = $1`, purchase.transaction())
+		}},
+		{"an answer that is not stored", []string{AnswerDurable}, "its row has no answer", func(s *scene) {
+			s.sql(`UPDATE idempotency_keys SET response_status = NULL, response_body = NULL WHERE transaction_id = $1`, declined.transaction())
+		}},
+		{"an answer that is stored otherwise", []string{AnswerDurable}, "its row has a 201", func(s *scene) {
+			s.sql(`UPDATE idempotency_keys SET response_body = response_body || ' ' WHERE transaction_id = $1`, purchase.transaction())
 		}},
 		{"an acknowledged amount that is not kept", []string{AcknowledgedKept, ChargeAndPayment}, "with 45.67 USD and is kept with 45.68 USD", func(s *scene) {
 			s.sql(`UPDATE payments SET amount = 45.68 WHERE id = $1`, purchase.payment())
@@ -315,7 +328,7 @@ func TestOraclesComplain(t *testing.T) {
 		{"an answered nonce that is in process", []string{Linearizable}, "pay 409 REQUEST_IN_PROCESS", func(s *scene) {
 			s.op(purchase, record.Op{Kind: record.Pay, Status: 409, Code: "REQUEST_IN_PROCESS"})
 		}},
-		{"another merchant's payment in an answer", []string{Isolation, AcknowledgedKept}, "was acknowledged to account " + shop + " and to account " + other, func(s *scene) {
+		{"another merchant's payment in an answer", []string{Isolation, AcknowledgedKept, AnswerDurable}, "was acknowledged to account " + shop + " and to account " + other, func(s *scene) {
 			s.replay(deal{other, "purchase", "PURCHASE", "45.67"}, purchase.body(transactions.Succeeded))
 		}},
 		{"a charge for an order that nobody asked for", []string{Isolation}, "was asked for by []", func(s *scene) {

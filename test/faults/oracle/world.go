@@ -107,6 +107,15 @@ FROM campaign.payment_moves ORDER BY id`
 func (m paymentMove) before() paymentStatus { return paymentStatus{Status: m.Old, Sub: m.OldSub} }
 func (m paymentMove) after() paymentStatus  { return paymentStatus{Status: m.New, Sub: m.NewSub} }
 
+// key is a row of idempotency_keys.
+type key struct {
+	Account, Nonce string
+	Status         *int // nil: it has no answer
+	Body           []byte
+}
+
+const sqlKeys = `SELECT account_id::text, key_id, response_status::int, response_body FROM idempotency_keys`
+
 // rowID names a row: an id is unique within its account.
 type rowID struct{ account, id string }
 
@@ -121,6 +130,7 @@ type world struct {
 	events       map[rowID][]event       // by payment
 	moves        map[rowID][]move        // by transaction
 	paymentMoves map[rowID][]paymentMove // by payment
+	keys         map[nonce][]key         // one, unless both modes use a nonce
 	// reference finds a transaction by its id alone, as the provider knows it.
 	reference map[string]transaction
 }
@@ -150,7 +160,12 @@ func readWorld(ctx context.Context, db *pgx.Conn) (w world, err error) {
 	if err != nil {
 		return w, err
 	}
+	keys, err := rows[key](ctx, tx, "nonces", sqlKeys)
+	if err != nil {
+		return w, err
+	}
 	w.index()
+	w.keys = group(keys, func(k key) nonce { return nonce{k.Account, k.Nonce} })
 	w.events = group(events, func(e event) rowID { return rowID{e.Account, e.Payment} })
 	w.moves = group(moves, func(m move) rowID { return rowID{m.Account, m.Transaction} })
 	w.paymentMoves = group(paymentMoves, func(m paymentMove) rowID { return rowID{m.Account, m.Payment} })
