@@ -62,6 +62,14 @@ mutants: postgres ## See that the campaign catches every deliberate defect (ARGS
 	$(BUILD_FAULTS)
 	@exec ./$(FAULTS) --mutants --parallel 6 $(ARGS)
 
+BENCH := bin/payments-bench
+
+# Not a step of ci: what it says of a machine that does other things is not worth much.
+.PHONY: bench
+bench: postgres ## Measure the API against pgbench on the same database (ARGS="…")
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BENCH) ./test/bench
+	@exec ./$(BENCH) $(ARGS)
+
 .PHONY: lint
 lint: tools ## Run the linters
 	./bin/golangci-lint run ./...
@@ -82,7 +90,7 @@ check-deploy: ## Hold the files in deploy/ against what will read them
 
 .PHONY: clean
 clean: ## Remove the programs that were built; tools and data stay
-	rm -f $(BINARY) $(FAULTS)
+	rm -f $(BINARY) $(FAULTS) $(BENCH)
 
 # The steps of the targets above, in their order.
 

@@ -1,0 +1,422 @@
+package transactions
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oncepay/oncepay/internal/idem"
+	"github.com/oncepay/oncepay/internal/merchants"
+	"github.com/oncepay/oncepay/internal/postgres"
+)
+
+// A database that fails at one statement, wherever in a payment's life it is. The
+// statements are not listed here: a life without faults tells which there are, and how
+// often. Each of them fails once in every way, and what is executed again, for somebody
+// else or later in a life, fails there in the two ways that differ most: without any
+// effect and told so, and committed with nobody told.
+
+// patienceOfClients is how often a client, a loop or a person tries one thing again in
+// a life with one fault in it. A lost claim costs a 409, and the fault itself a 5xx.
+const patienceOfClients = 5
+
+// againFaults are those that also a later execution of a statement meets.
+var againFaults = []string{"serialization failure", "cut after the commit"}
+
+// lifetime is everything that becomes of a few payments on one instance, one thing
+// after the other, so that the nth statement is always the same one.
+type lifetime struct {
+	w     *world
+	i     instance
+	db    *postgres.DB
+	wire  *faultyWire
+	name  string // begins its nonces and orders
+	first map[string]response
+}
+
+func (l *lifetime) live() {
+	l.paid()
+	l.unclear()
+	l.recovered()
+	l.fencedOut()
+	l.parked()
+	l.unconfirmed()
+	l.anotherLife()
+	l.asked()
+	l.loops()
+	l.judge()
+}
+
+// does replaces what the provider does next.
+func (l *lifetime) does(bs ...behaviour) {
+	l.w.psp.mu.Lock()
+	defer l.w.psp.mu.Unlock()
+	l.w.psp.script, l.w.psp.onAsk = bs, nil
+}
+
+func (l *lifetime) nonce(what string) string { return l.name + "-" + what }
+
+func (l *lifetime) send(what string) response {
+	l.w.t.Helper()
+	r := l.w.createOn(l.i, l.w.test, l.nonce(what), l.w.body("order-"+l.nonce(what), nil))
+	l.mayBe(what, r)
+	return r
+}
+
+// mayBe fails the test unless r is the payment, or asks to come back.
+func (l *lifetime) mayBe(what string, r response) {
+	l.w.t.Helper()
+	if r.status != http.StatusCreated && r.status != http.StatusConflict && r.status < http.StatusInternalServerError {
+		l.w.t.Fatalf("%s: got %s", what, r)
+	}
+}
+
+// pay sends the payment until it is answered, as a client does. A 409 says that somebody
+// has the claim; whoever that was is gone, so its lease has time to end.
+func (l *lifetime) pay(what string) response {
+	l.w.t.Helper()
+	var r response
+	for range patienceOfClients {
+		if r = l.send(what); r.status == http.StatusCreated {
+			if known, ok := l.first[what]; ok && r.header.Get(headerReplayed) == "true" && !bytes.Equal(r.body, known.body) {
+				l.w.t.Fatalf("%s: another answer than the first:\n%s\n%s", what, known, r)
+			}
+			return r
+		}
+		if r.status == http.StatusConflict {
+			l.w.shift(l.nonce(what), testLease)
+		}
+	}
+	l.w.t.Fatalf("%s: not answered after %d requests, the last with %s", what, patienceOfClients, r)
+	return r
+}
+
+// begun sends the payment until there is a transaction of it, and no longer.
+func (l *lifetime) begun(what string) {
+	l.w.t.Helper()
+	for range patienceOfClients {
+		l.send(what)
+		if l.w.count(`SELECT count(*) FROM transactions WHERE nonce = $1`, l.nonce(what)) > 0 {
+			return
+		}
+	}
+	l.w.t.Fatalf("%s: not begun after %d requests", what, patienceOfClients)
+}
+
+// works does something again until there is no error.
+func (l *lifetime) works(what string, f func(context.Context) error) {
+	l.w.t.Helper()
+	var err error
+	for range patienceOfClients {
+		if err = f(l.w.t.Context()); err == nil {
+			return
+		}
+	}
+	l.w.t.Fatalf("%s: failed %d times: %v", what, patienceOfClients, err)
+}
+
+func (l *lifetime) paid() {
+	l.does(approve)
+	l.first["paid"] = l.pay("paid")
+	l.pay("paid")
+}
+
+// unclear is charged, and its client asks again.
+func (l *lifetime) unclear() {
+	l.does(chargeThenTimeout)
+	l.first["unclear"] = l.pay("unclear")
+}
+
+// recovered is charged, and nobody asks again.
+func (l *lifetime) recovered() {
+	l.w.t.Helper()
+	l.does(chargeThenTimeout)
+	l.begun("recovered")
+	for round := 0; l.unresolved("recovered"); round++ {
+		if round == patienceOfClients {
+			l.w.t.Fatalf("recovery has not settled it in %d rounds", round)
+		}
+		if round > 1 { // a claim that was never sent is proved to be so only later
+			l.w.shift(l.nonce("recovered"), 2*testLease)
+		}
+		l.w.dueAgain(l.nonce("recovered"))
+		_, _ = l.i.service.Recover(l.w.t.Context()) // the next round tries again
+	}
+	l.first["recovered"] = l.pay("recovered")
+}
+
+func (l *lifetime) unresolved(what string) bool {
+	return l.w.count(`SELECT count(*) FROM transactions WHERE nonce = $1 AND lease_until IS NOT NULL`, l.nonce(what)) > 0
+}
+
+// fencedOut is finished by another instance while its holder waits for the provider.
+func (l *lifetime) fencedOut() {
+	w := l.w
+	w.t.Helper()
+	l.does()
+	acted, letGo := w.holdAnswer(approve)
+	answer := w.sendTo(l.i, l.nonce("fenced-out"), w.body("order-"+l.nonce("fenced-out"), nil))
+	var told *response
+	select {
+	case <-acted:
+		w.shift(l.nonce("fenced-out"), testLease)
+		w.dueAgain(l.nonce("fenced-out"))
+		w.recoverOn(w.instance)
+	case r := <-answer: // the fault was at its begin
+		told = &r
+	case <-time.After(soon):
+		w.t.Fatal("neither sent nor answered")
+	}
+	letGo()
+	if told == nil {
+		r := receive(w.t, answer, "the answer of who was fenced out")
+		told = &r
+	}
+	l.mayBe("fenced-out", *told)
+	l.first["fenced-out"] = l.pay("fenced-out")
+}
+
+// parked is ended by a person: nothing was charged, but the person says that it was.
+func (l *lifetime) parked() {
+	w := l.w
+	w.t.Helper()
+	l.does(timeout)
+	l.begun("parked")
+	l.does()
+	w.park(l.nonce("parked"))
+	for range patienceOfClients {
+		r := w.resolveOn(l.i, l.nonce("parked"), "succeeded")
+		if r.status == http.StatusOK || r.code() == "INVALID_STATE" && w.transaction(l.nonce("parked")).Status == Succeeded {
+			l.first["parked"] = l.pay("parked")
+			return
+		}
+		if r.status == http.StatusConflict {
+			w.shift(l.nonce("parked"), testLease)
+		} else if r.status < http.StatusInternalServerError {
+			w.t.Fatalf("resolve: got %s", r)
+		}
+	}
+	w.t.Fatalf("a person could not end it in %d tries", patienceOfClients)
+}
+
+// unconfirmed has a begin whose answer is lost in every life, so that somebody has to
+// read back whose it is.
+func (l *lifetime) unconfirmed() {
+	l.does(approve)
+	l.wire.also("transactions.begin", fault{worked: true})
+	l.first["unconfirmed"] = l.pay("unconfirmed")
+}
+
+// anotherLife begins the paid nonce anew, a day later.
+func (l *lifetime) anotherLife() {
+	l.does(approve)
+	l.w.shift(l.nonce("paid"), idem.DefaultRetention+time.Second)
+	again := l.pay("paid")
+	l.w.wantNewLife(l.first["paid"], again)
+	l.first["paid"] = again
+}
+
+// asked is everything that only reads.
+func (l *lifetime) asked() {
+	l.w.t.Helper()
+	nonce := l.nonce("unclear")
+	for _, path := range []string{
+		"/v1/payments/" + fmt.Sprint(l.first["unclear"].get("id")), "/v1/payments?merchant_order_id=order-" + nonce, "/v1/idempotency-keys/" + nonce,
+	} {
+		l.reads(l.i.public.URL+path, keys(l.w.test)...)
+	}
+	l.reads(l.i.operator.URL+"/admin/v1/nonces/"+nonce, "Authorization", "Bearer "+operatorToken)
+}
+
+func (l *lifetime) reads(url string, headers ...string) {
+	l.w.t.Helper()
+	l.works("GET", func(context.Context) error {
+		r := l.w.call(http.MethodGet, url, nil, headers...)
+		if r.status != http.StatusOK && r.status < http.StatusInternalServerError {
+			l.w.t.Fatalf("GET: %s", r)
+		}
+		if r.status != http.StatusOK {
+			return fmt.Errorf("%s", r)
+		}
+		return nil
+	})
+}
+
+// loops is one round of each loop of a process, and its goodbye.
+func (l *lifetime) loops() {
+	w := l.w
+	w.t.Helper()
+	counted := func(f func(context.Context) (int, error)) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := f(ctx)
+			return err
+		}
+	}
+	expiring, err := w.auth.CreateKey(w.t.Context(), w.account, merchants.Test)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.sql(`UPDATE api_keys SET expires_at = clock_timestamp(), changed_at = clock_timestamp() WHERE public_api_key = $1`, expiring.PublicAPIKey)
+	fresh := merchants.NewService(l.db, idem.DefaultPolicy, func(string) bool { return true })
+	l.works("the first reading of the directory", counted(fresh.Refresh))
+	l.works("the next reading of the directory", counted(fresh.Refresh))
+	if _, err := fresh.Authenticate(w.test.PublicAPIKey, w.test.PrivateSecretKey, netip.IPv6Loopback()); err != nil {
+		w.t.Fatal(err)
+	}
+	l.works("the keys' uses", counted(fresh.FlushUses))
+	l.works("the arrivals", counted(l.i.arrivals.Flush))
+	l.works("the purge", counted(idem.Purge{DB: l.db, Retention: idem.DefaultRetention}.RunOnce))
+	l.works("the backlog", func(ctx context.Context) error {
+		_, err := l.i.service.Backlog(ctx)
+		return err
+	})
+	l.works("the goodbye", l.i.service.Goodbye)
+	l.works("the beat", counted(l.i.service.Beat))
+	w.steady()
+	if n := w.count(`SELECT count(*) FROM api_keys WHERE public_api_key = $1 AND revoked_at IS NOT NULL`, expiring.PublicAPIKey); n != 1 {
+		w.t.Error("a key whose time is over is not revoked")
+	}
+}
+
+// judge asks the provider and the database, not our answers.
+func (l *lifetime) judge() {
+	w := l.w
+	w.t.Helper()
+	for what, charges := range map[string]int{"paid": 2, "unclear": 1, "recovered": 1, "fenced-out": 1, "parked": 0, "unconfirmed": 1} {
+		w.wantCharges("order-"+l.nonce(what), charges)
+		w.wantReplay(l.first[what], w.create(l.nonce(what), w.body("order-"+l.nonce(what), nil)), false) // elsewhere, too
+	}
+	for what, query := range map[string]string{
+		"transactions are unresolved":      `SELECT count(*) FROM transactions WHERE lease_until IS NOT NULL`,
+		"keys have no answer":              `SELECT count(*) FROM idempotency_keys WHERE response_status IS NULL`,
+		"payments have two events or none": `SELECT count(*) FROM (SELECT p.id FROM payments p LEFT JOIN events e ON e.payment_id = p.id GROUP BY p.account_id, p.id HAVING count(e.payment_id) <> 1) odd`,
+		"payments still wait for amounts":  `SELECT count(*) FROM payments WHERE authorize_pending <> 0 OR settle_pending <> 0`,
+	} {
+		if n := w.count(query); n != 0 {
+			w.t.Errorf("%d %s", n, what)
+		}
+	}
+}
+
+// lifeOn is one life on a world of its own, with a fault at the nth execution of a
+// statement; none, if that is "". It returns what was executed.
+func lifeOn(w *world, i instance, db *postgres.DB, wire *faultyWire, name string, traps ...wireTrap) []string {
+	w.t.Helper()
+	wire.arm(traps...)
+	l := &lifetime{w: w, i: i, db: db, wire: wire, name: name, first: map[string]response{}}
+	l.live()
+	executed, left := wire.executed()
+	if left != 0 {
+		w.t.Errorf("%s: %d traps are left: the life was another one", name, left)
+	}
+	return executed
+}
+
+func TestH65ErrorOfTheDatabaseAtAnyStatementCostsNeitherMoneyNorAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	i, db, wire := w.onFaultyWire()
+	sound := lifeOn(w, i, db, wire, "sound")
+	if t.Failed() || len(sound) == 0 {
+		t.Fatalf("without a fault, already; executed were %q", sound)
+	}
+	for name, with := range statementFaults {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			i, db, wire := w.onFaultyWire()
+			times := map[string]int{}
+			for _, statement := range sound {
+				times[statement]++
+				if times[statement] > 1 && !slices.Contains(againFaults, name) {
+					continue
+				}
+				where := fmt.Sprintf("%s-%d", strings.ReplaceAll(statement, "_", "-"), times[statement])
+				lifeOn(w, i, db, wire, where, wireTrap{statement, times[statement], with})
+				if t.Failed() {
+					t.Fatalf("%s at %s", name, where)
+				}
+			}
+		})
+	}
+}
+
+// notOfALife are the statements that no payment's life has, and why.
+var notOfALife = map[string]string{
+	"postgres.identity":        "read at the start, before anybody is served",
+	"postgres.note_identity":   "an operator's command",
+	"postgres.accept_identity": "an operator's command",
+	"postgres.session":         "asked at the start, before anybody is served",
+	"postgres.unfit":           "asked at the start, before anybody is served",
+	"postgres.lacking":         "asked at the start, before anybody is served",
+	"postgres.schema":          "asked at the start, before anybody is served",
+	"merchants.insert":         "an operator's change, and its database transaction fails as a whole",
+	"merchants.lock":           "an operator's change, and its database transaction fails as a whole",
+	"merchants.insert_key":     "an operator's change, and its database transaction fails as a whole",
+	"merchants.expire_key":     "an operator's change, and its database transaction fails as a whole",
+	"merchants.revoke_key":     "an operator's change, and its database transaction fails as a whole",
+	"merchants.restrict_key":   "an operator's change, and its database transaction fails as a whole",
+	"merchants.disable":        "an operator's change, and its database transaction fails as a whole",
+	"merchants.one":            "an operator reads",
+	"merchants.page":           "an operator reads",
+	"merchants.key":            "an operator reads",
+	"merchants.keys":           "an operator reads",
+}
+
+func TestH65EveryStatementIsInTheLifeThatMeetsTheErrorsOrSaysWhyNot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	i, db, wire := w.onFaultyWire()
+	executed := lifeOn(w, i, db, wire, "sound")
+	written := statementsOf(t, ".", "../idem", "../merchants", "../postgres")
+	for _, name := range written {
+		_, excused := notOfALife[name]
+		if met := slices.Contains(executed, name); met == excused {
+			t.Errorf("%s: executed in the life: %t, excused: %t", name, met, excused)
+		}
+	}
+	for name := range notOfALife {
+		if !slices.Contains(written, name) {
+			t.Errorf("%s is excused, and there is no such statement", name)
+		}
+	}
+	for _, name := range executed {
+		if !slices.Contains(written, name) {
+			t.Errorf("%s is executed, and is in no source that was read", name)
+		}
+	}
+}
+
+// statementsOf are the names of the statements in the sources of some packages.
+func statementsOf(t *testing.T, folders ...string) (names []string) {
+	t.Helper()
+	inSource := regexp.MustCompile("`/\\* ([a-z]+\\.[a-z_]+) \\*/")
+	for _, folder := range folders {
+		files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no sources in %s: %v", folder, err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range inSource.FindAllSubmatch(source, -1) {
+				names = append(names, string(m[1]))
+			}
+		}
+	}
+	return names
+}
