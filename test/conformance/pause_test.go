@@ -87,8 +87,9 @@ func (p *pause) freezeBeforeTheWire(t *testing.T) {
 }
 
 // thawAfterTwoLeases lets the instance go on when two leases have passed since the
-// claim, and returns what its client hears. That time passes is the subject here;
-// the database's clock tells it.
+// claim, and returns what its client hears, when it takes keys again: it has slept
+// through revocations, if there were any, and refuses everybody until it has asked.
+// That time passes is the subject here; the database's clock tells it.
 func (p *pause) thawAfterTwoLeases(t *testing.T) harness.Answer {
 	t.Helper()
 	harness.Eventually(t, harness.Patience, "two leases have passed", func() bool {
@@ -96,7 +97,11 @@ func (p *pause) thawAfterTwoLeases(t *testing.T) harness.Answer {
 			WHERE nonce = $1 AND clock_timestamp() > created_at + interval '8 seconds'`, p.payment.Nonce) >= 1
 	})
 	p.sleeper.Thaw()
-	return <-p.heardBySleeper
+	heard := <-p.heardBySleeper
+	harness.Eventually(t, harness.Patience, "the woken instance takes keys again", func() bool {
+		return p.atSleeper.Get(t.Context(), "/v1/payments?merchant_order_id="+p.payment.OrderID).Status == http.StatusOK
+	})
+	return heard
 }
 
 // mustHaveChangedNothing checks what the woken instance did to a life, counted from
