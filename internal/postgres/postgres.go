@@ -7,6 +7,7 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -83,10 +84,13 @@ func Open(ctx context.Context, url string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	w := &witness{}
+	cfg.ConnConfig.Tracer, cfg.ConnConfig.OnNotice = w.beside(o.Tracer), noticed
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open the database pool: %w", err)
 	}
+	w.pool = pool
 	err = checkSession(ctx, pool, o.PgBouncer)
 	if err != nil && (!o.AnySession || !errors.Is(err, ErrSession)) {
 		pool.Close()
@@ -122,7 +126,6 @@ func poolConfig(url string, o Options) (*pgxpool.Config, error) {
 	}
 	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
 	cfg.ConnConfig.ConnectTimeout = connectTimeout
-	cfg.ConnConfig.Tracer = o.Tracer
 	cfg.ConnConfig.RuntimeParams["application_name"] = "oncepay"
 	if o.PgBouncer {
 		// Prepared statements belong to a session, which may be another's by the time of
@@ -231,11 +234,18 @@ func IsOutcomeUnknown(err error) bool {
 	return true
 }
 
+// IsTransient reports whether the same may work in a moment: the database could not be
+// used, or others were in the way.
+func IsTransient(err error) bool { return IsUnavailable(err) || IsContention(err) }
+
 // IsUnavailable reports whether err says that the database cannot be used at the
 // moment, as opposed to a statement that it refused.
 func IsUnavailable(err error) bool {
 	if err == nil {
 		return false
+	}
+	if errors.Is(err, ErrUnconfirmed) {
+		return true
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code[:2] {
@@ -251,7 +261,7 @@ func IsUnavailable(err error) bool {
 		return true
 	}
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sql.ErrConnDone) || pgconn.SafeToRetry(err)
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) || pgconn.SafeToRetry(err)
 }
 
 func sqlState(err error) string {

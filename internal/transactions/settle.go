@@ -328,7 +328,7 @@ func (s *Service) save(ctx context.Context, write func() error) error {
 	pause := savePause
 	for attempt := 1; ; attempt++ {
 		err := write()
-		if err == nil || attempt == saveAttempts || !postgres.IsUnavailable(err) && !postgres.IsContention(err) {
+		if err == nil || attempt == saveAttempts || !postgres.IsTransient(err) {
 			return err
 		}
 		select {

@@ -106,10 +106,16 @@ taken AS (
 )
 SELECT * FROM taken`
 
+// lockedRow is how a row is read after a lost COMMIT. That may be visible although no
+// standby has it yet; to lock a row writes to the log, so this statement's own commit
+// waits for the standbys, and vouches for the lost one.
+const lockedRow = `
+FOR NO KEY UPDATE OF t`
+
 // sqlHolding reads a transaction after a lost COMMIT, to see who holds it.
 const sqlHolding = `/* transactions.holding */
 SELECT clock_timestamp() AS now, ` + transactionColumns + `
-FROM transactions t WHERE t.account_id = $1::uuid AND t.id = $2::uuid`
+FROM transactions t WHERE t.account_id = $1::uuid AND t.id = $2::uuid` + lockedRow
 
 // Finish and leave share their first parameters: $1 account, $2 transaction,
 // $3 fence, $4 holder, $5 provider calls (a JSON array), $6 and $7 the answer's
@@ -228,7 +234,7 @@ const sqlOutcome = `/* transactions.outcome */
 SELECT k.response_status, k.response_body, ` + transactionColumns + `
 FROM transactions t
 LEFT JOIN idempotency_keys k ON k.account_id = t.account_id AND k.mode = t.mode AND k.key_id = t.nonce AND k.transaction_id = t.id
-WHERE t.account_id = $1::uuid AND t.id = $2::uuid`
+WHERE t.account_id = $1::uuid AND t.id = $2::uuid` + lockedRow
 
 // sqlDue reads what recovery may look at: work that is due, and work whose
 // holder's process is gone, at the providers we have (others' would fill the batch
@@ -284,13 +290,15 @@ func (s store) begin(ctx context.Context, n newPayment) (tx Transaction, c clock
 		Card: card, Fence: 1, LeaseHolder: n.Holder, TravelUS: n.Terms.travel().Microseconds(),
 	}
 	c.before = time.Now()
-	err = s.db.Conn(ctx).Raw(sqlBegin,
-		n.AccountID, n.Mode, n.Nonce, n.Operation, n.Fingerprint, n.TransactionID, n.Retention.Microseconds(),
-		n.PaymentID, n.Request.MerchantOrderID, Unconfirmed.Status, Unconfirmed.Sub, tx.Currency, tx.Amount,
-		string(tx.Type), kept, n.Provider, card,
-		n.Holder, n.Instance, n.Terms.lease.Microseconds(), n.Terms.sendWindow().Microseconds(), n.Terms.firstLook().Microseconds(),
-		n.Terms.travel().Microseconds(),
-	).Row().Scan(&c.at, &tx.MaySendUntil)
+	err = s.db.Confirmed(ctx, func(db postgres.Tx) error {
+		return db.Raw(sqlBegin,
+			n.AccountID, n.Mode, n.Nonce, n.Operation, n.Fingerprint, n.TransactionID, n.Retention.Microseconds(),
+			n.PaymentID, n.Request.MerchantOrderID, Unconfirmed.Status, Unconfirmed.Sub, tx.Currency, tx.Amount,
+			string(tx.Type), kept, n.Provider, card,
+			n.Holder, n.Instance, n.Terms.lease.Microseconds(), n.Terms.sendWindow().Microseconds(), n.Terms.firstLook().Microseconds(),
+			n.Terms.travel().Microseconds(),
+		).Row().Scan(&c.at, &tx.MaySendUntil)
+	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return tx, c, false, nil
 	}
@@ -347,19 +355,19 @@ type held struct {
 // unresolved, under that fence, its lease over or its holder gone. Whoever may
 // send raises may_send_until with it, and travel_us.
 func (s store) takeOver(ctx context.Context, seen Transaction, by taker, holder, instance uuid.UUID, t terms, maySend bool) (Transaction, clock, bool, error) {
-	return s.hold(s.db.Conn(ctx).Raw, "take over", sqlTakeOver, seen.AccountID, seen.ID, seen.Fence, holder, instance,
+	return s.hold(ctx, "take over", sqlTakeOver, seen.AccountID, seen.ID, seen.Fence, holder, instance,
 		t.lease.Microseconds(), t.firstLook().Microseconds(), maySend, t.sendWindow().Microseconds(), string(by), t.travel().Microseconds())
 }
 
 // holding reads who holds a transaction, after a COMMIT whose answer was lost.
 func (s store) holding(ctx context.Context, account, transaction uuid.UUID) (Transaction, clock, bool, error) {
-	return s.hold(s.db.Conn(ctx).Raw, "read the holder", sqlHolding, account, transaction)
+	return s.hold(ctx, "read the holder", sqlHolding, account, transaction)
 }
 
-func (s store) hold(raw func(string, ...any) *gorm.DB, what, query string, args ...any) (Transaction, clock, bool, error) {
+func (s store) hold(ctx context.Context, what, query string, args ...any) (Transaction, clock, bool, error) {
 	var h held
 	c := clock{before: time.Now()}
-	found, err := one(raw(query, args...), &h)
+	found, err := s.confirmed(ctx, &h, query, args...)
 	c.at, c.after = h.Now, time.Now()
 	return h.Transaction, c, found, wrap(what, err)
 }
@@ -419,9 +427,9 @@ func (s store) finish(ctx context.Context, tx Transaction, e ending) (bool, erro
 	payment := paymentAfter(tx.Type, e.status)
 	status, body := e.answer.columns()
 	var n int
-	err := s.db.Conn(ctx).Raw(sqlFinish, tx.AccountID, tx.ID, tx.Fence, tx.LeaseHolder, callsJSON(e.calls), status, body, e.retention.Microseconds(),
+	_, err := s.confirmed(ctx, &n, sqlFinish, tx.AccountID, tx.ID, tx.Fence, tx.LeaseHolder, callsJSON(e.calls), status, body, e.retention.Microseconds(),
 		string(e.status), e.providerReference, e.responseCode, e.authorizationCode, e.released, e.at, e.poll.Microseconds(),
-		payment.Status, payment.Sub, e.cause, e.resolution.outcome, e.resolution.reason, e.resolution.requestID).Row().Scan(&n)
+		payment.Status, payment.Sub, e.cause, e.resolution.outcome, e.resolution.reason, e.resolution.requestID)
 	return n == 1, wrap("finish", err)
 }
 
@@ -467,7 +475,7 @@ type outcome struct {
 
 func (s store) outcome(ctx context.Context, account, transaction uuid.UUID) (outcome, bool, error) {
 	var o outcome
-	found, err := one(s.db.Conn(ctx).Raw(sqlOutcome, account, transaction), &o)
+	found, err := s.confirmed(ctx, &o, sqlOutcome, account, transaction)
 	return o, found, wrap("re-read the outcome", err)
 }
 
@@ -490,6 +498,16 @@ func callsJSON(calls []call) string {
 		panic(err) // strings, numbers and times of this century
 	}
 	return string(b)
+}
+
+// confirmed scans the only row of a statement whose commit must be on the standbys, too,
+// before anything is done or told, and says whether there was one.
+func (s store) confirmed(ctx context.Context, dest any, query string, args ...any) (found bool, err error) {
+	err = s.db.Confirmed(ctx, func(db postgres.Tx) (err error) {
+		found, err = one(db.Raw(query, args...), dest)
+		return err
+	})
+	return found, err
 }
 
 // one scans a query's only row, and says whether there was one.
