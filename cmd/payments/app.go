@@ -104,7 +104,7 @@ func startApp(ctx context.Context, cfg appConfig) (_ *app, err error) {
 		return nil, err
 	}
 	a.noteIdentity(ctx)
-	a.probes = httpapi.NewProbes(a.db.Ping, cfg.log)
+	a.probes = httpapi.NewProbes(a.canWork, cfg.log)
 	if err := a.assemble(ctx); err != nil {
 		return nil, err
 	}
@@ -114,6 +114,18 @@ func startApp(ctx context.Context, cfg appConfig) (_ *app, err error) {
 	a.startLoops(ctx)
 	a.probes.Serve() // the keys were loaded by assemble
 	return a, nil
+}
+
+// canWork asks the database for a sign of life. While it cannot be asked which keys are
+// valid, however alive it is otherwise, everybody is refused: that is as good as away.
+func (a *app) canWork(ctx context.Context) error {
+	if err := a.db.Ping(ctx); err != nil {
+		return err
+	}
+	if !a.auth.Fresh() {
+		return errors.New("the merchants' keys could not be read for too long")
+	}
+	return nil
 }
 
 // noteIdentity writes down which database this is, if nobody has, and warns of another
@@ -169,7 +181,7 @@ func (a *app) policyOf(account uuid.UUID) idem.Policy {
 // one's: an operator who mends something must get in however many merchants call.
 func (a *app) mount() (public, operator *echo.Echo) {
 	edge := httpapi.Options{
-		Log: a.cfg.log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe,
+		Log: a.cfg.log, Transient: postgres.IsTransient, Describe: postgres.Describe,
 		Probes: a.probes, FailedAuth: httpapi.FailedAuthPerMinute, TrustedProxies: a.cfg.limits.proxies,
 	}
 	edge.Observe, edge.Timeout = a.seen.Requests(telemetry.Admin), a.cfg.times.lease // a profile takes as long as was asked for

@@ -29,7 +29,7 @@ func (p part) Mount(g *echo.Group) {
 func newOperator(t *testing.T, logs io.Writer) *httptest.Server {
 	t.Helper()
 	e := httpapi.New(httpapi.Options{
-		Log: slog.New(slog.NewJSONHandler(logs, nil)), Unavailable: func(error) bool { return false }, Describe: func(error) string { return "described" },
+		Log: slog.New(slog.NewJSONHandler(logs, nil)), Transient: func(error) bool { return false }, Describe: func(error) string { return "described" },
 	})
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "requests_total 7\n") })
 	Mount(e, token, metrics, part{"/one"}, part{"/two/:id"})
@@ -118,7 +118,7 @@ func TestProbesNeedNoTokenAndTooManyWrongOnesAreToldToWait(t *testing.T) {
 	probes := httpapi.NewProbes(func(context.Context) error { return nil }, slog.New(slog.DiscardHandler))
 	probes.Serve()
 	e := httpapi.New(httpapi.Options{
-		Log: slog.New(slog.DiscardHandler), Unavailable: func(error) bool { return false }, Describe: func(error) string { return "described" },
+		Log: slog.New(slog.DiscardHandler), Transient: func(error) bool { return false }, Describe: func(error) string { return "described" },
 		Probes: probes, FailedAuth: 2,
 	})
 	Mount(e, token, http.NotFoundHandler(), part{"/one"})

@@ -226,7 +226,7 @@ func TestRequestsAreCheckedOnlyWhereTheyWereTakenForValid(t *testing.T) {
 func TestWhatTheEdgeAnswersByItself(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.DiscardHandler)
-	edge := httpapi.Options{Log: log, Unavailable: func(error) bool { return false }, Describe: error.Error}
+	edge := httpapi.Options{Log: log, Transient: func(error) bool { return false }, Describe: error.Error}
 	public, operator := httpapi.New(edge), httpapi.New(edge)
 	auth := merchants.NewService(nil, "yuno", nil)
 	transactions.NewHandler(nil, auth).Mount(public)

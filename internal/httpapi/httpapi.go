@@ -86,9 +86,9 @@ func RequestID(c echo.Context) string {
 // Options are what New needs.
 type Options struct {
 	Log *slog.Logger
-	// Unavailable says whether an error means that the database is away, so the
-	// answer is 503 rather than 500.
-	Unavailable func(error) bool
+	// Transient says whether an error comes of a database that is away, or of others
+	// who were in the way there, so that the answer is 503 rather than 500.
+	Transient func(error) bool
 	// Describe turns an unexpected error into a line that may be logged.
 	Describe func(error) string
 	// Observe may be nil.
@@ -273,9 +273,9 @@ func (o Options) explain(err error, c echo.Context) (*apierr.Error, bool) {
 			return apierr.New(apierr.UnsupportedMethod, "this path does not take this method"), true
 		}
 	}
-	if o.Unavailable(err) {
-		o.Log.WarnContext(c.Request().Context(), "the database is away", "request_id", RequestID(c), "error", o.Describe(err))
-		return apierr.New(apierr.ServiceUnavailable, "the service cannot reach its database; retry with the same key").Retry(1), true
+	if o.Transient(err) {
+		o.Log.WarnContext(c.Request().Context(), "the database could not do it now", "request_id", RequestID(c), "error", o.Describe(err))
+		return apierr.New(apierr.ServiceUnavailable, "the service cannot use its database at the moment; retry with the same key").Retry(1), true
 	}
 	return apierr.New(apierr.InternalError, "something unexpected happened; retry with the same key"), false
 }
@@ -321,10 +321,21 @@ func jsonContent(h http.Header) error {
 	return nil
 }
 
+// Timestamp is how answers write a time: UTC, with microseconds, as PostgreSQL keeps
+// them.
+func Timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z") }
+
 // JSON answers with bytes that are JSON already.
 func JSON(c echo.Context, status int, body []byte) error {
 	c.Response().Header().Set(echo.HeaderContentLength, strconv.Itoa(len(body))) // so that a cut answer shows
 	return c.Blob(status, echo.MIMEApplicationJSON, body)
+}
+
+// Loopback says whether a host is one that only this machine reaches. Of names, only
+// localhost is: others mean what somebody else says.
+func Loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
 // Server is an http.Server for h with the limits that protect it. writeTimeout

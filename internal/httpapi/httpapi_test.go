@@ -60,9 +60,9 @@ func newEdge(t *testing.T, mount func(e *echo.Echo), change ...func(s *http.Serv
 	t.Helper()
 	x := &edge{t: t, logs: &logs{}}
 	e := New(Options{
-		Log:         slog.New(slog.NewJSONHandler(x.logs, nil)),
-		Unavailable: func(err error) bool { return errors.Is(err, errAway) },
-		Describe:    func(error) string { return "described" },
+		Log:       slog.New(slog.NewJSONHandler(x.logs, nil)),
+		Transient: func(err error) bool { return errors.Is(err, errAway) },
+		Describe:  func(error) string { return "described" },
 	})
 	mount(e)
 	x.server = httptest.NewUnstartedServer(e)
@@ -222,7 +222,7 @@ func TestEveryErrorComesInTheSameEnvelope(t *testing.T) {
 		"an answer with a wait":       {apierr.New(apierr.RequestInProcess, "wait").Retry(60), 409, "REQUEST_IN_PROCESS", "wait", "60"},
 		"an answer of another status": {apierr.New(apierr.RequestTimeout, "slow").WithStatus(408), 408, "REQUEST_TIMEOUT", "slow", ""},
 		"an answer inside an error":   {fmt.Errorf("geheim: %w (%w)", apierr.New(apierr.ServiceUnavailable, "later").Retry(1), errAway), 503, "SERVICE_UNAVAILABLE", "later", "1"},
-		"the database is away":        {fmt.Errorf("geheim: %w", errAway), 503, "SERVICE_UNAVAILABLE", "the service cannot reach its database; retry with the same key", "1"},
+		"the database is away":        {fmt.Errorf("geheim: %w", errAway), 503, "SERVICE_UNAVAILABLE", "the service cannot use its database at the moment; retry with the same key", "1"},
 		"a surprise":                  {errors.New("geheim"), 500, "INTERNAL_ERROR", unexpected, ""},
 		"a surprise of Echo":          {echo.NewHTTPError(http.StatusTeapot, "geheim"), 500, "INTERNAL_ERROR", unexpected, ""},
 		"not found, says Echo":        {echo.ErrNotFound, 404, "NOT_FOUND", "there is nothing at this path", ""},
@@ -264,7 +264,7 @@ func TestSurprisesAreLoggedAndAnswersAreNot(t *testing.T) {
 	if l := x.lines("unexpected", 1); len(l) != 1 || l[0]["level"] != "ERROR" || l[0]["request_id"] != "id-of-surprise" || l[0]["error"] != "described" {
 		t.Errorf("the log tells of the surprise as %v", l)
 	}
-	if l := x.lines("the database is away", 1); len(l) != 1 || l[0]["level"] != "WARN" || l[0]["request_id"] != "id-of-away" || l[0]["error"] != "described" {
+	if l := x.lines("the database could not do it now", 1); len(l) != 1 || l[0]["level"] != "WARN" || l[0]["request_id"] != "id-of-away" || l[0]["error"] != "described" {
 		t.Errorf("the log tells of the database as %v", l)
 	}
 }

@@ -22,7 +22,7 @@ func newLimitedEdge(t *testing.T, o Options, mount func(e *echo.Echo)) *edge {
 	t.Helper()
 	x := &edge{t: t, logs: &logs{}}
 	o.Log = slog.New(slog.NewJSONHandler(x.logs, nil))
-	o.Unavailable = func(error) bool { return false }
+	o.Transient = func(error) bool { return false }
 	o.Describe = func(error) string { return "described" }
 	e := New(o)
 	mount(e)
@@ -201,8 +201,8 @@ func TestARequestIsGivenUpWhenItsTimeIsOver(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	e := New(Options{
 		Log: slog.New(slog.DiscardHandler), Timeout: limit,
-		Unavailable: func(err error) bool { return errors.Is(err, context.DeadlineExceeded) },
-		Describe:    func(error) string { return "described" },
+		Transient: func(err error) bool { return errors.Is(err, context.DeadlineExceeded) },
+		Describe:  func(error) string { return "described" },
 	})
 	e.GET("/", func(c echo.Context) error {
 		<-c.Request().Context().Done()
@@ -224,7 +224,7 @@ func TestAClientThatHangsUpIsNoErrorInTheLog(t *testing.T) {
 	l := &logs{}
 	e := New(Options{
 		Log: slog.New(slog.NewJSONHandler(l, nil)), Timeout: time.Minute,
-		Unavailable: func(error) bool { return true }, // a driver's error may well be both
+		Transient: func(error) bool { return true }, // a driver's error may well be both
 	})
 	client, hangUp := context.WithCancel(t.Context())
 	e.GET("/", func(c echo.Context) error {

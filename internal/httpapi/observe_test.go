@@ -22,7 +22,7 @@ func TestTheObserverSeesEachRequestOnce(t *testing.T) {
 	var seen []Seen
 	begun := 0
 	e := New(Options{
-		Log: slog.New(slog.DiscardHandler), Unavailable: func(error) bool { return false }, Describe: func(error) string { return "" },
+		Log: slog.New(slog.DiscardHandler), Transient: func(error) bool { return false }, Describe: func(error) string { return "" },
 		Observe: func(r *http.Request) (context.Context, func(Seen)) {
 			begun++
 			return context.WithValue(r.Context(), keyObserved{}, begun), func(s Seen) { seen = append(seen, s) }

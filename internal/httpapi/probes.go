@@ -17,6 +17,9 @@ const (
 	ReadyzPath = "/readyz"
 )
 
+// MetricsPath is where scrapers look by default. This room serves nothing there.
+const MetricsPath = "/metrics"
+
 const (
 	// pingTimeout is how long the database may take to count as there. Statements
 	// take milliseconds; a pool that makes one wait this long is no place for more.
@@ -30,7 +33,7 @@ const (
 const (
 	reasonStarting = "starting" // the merchants' keys are not loaded yet
 	reasonStopping = "stopping" // it was told to end, and finishes what it has
-	reasonDatabase = "database" // the database does not answer
+	reasonDatabase = "database" // the database does not answer, or not what is needed
 )
 
 // phase is where a process is in its life; it only grows.
@@ -55,8 +58,8 @@ type Probes struct {
 	answers bool
 }
 
-// NewProbes are those of a process that is starting. ping asks the database for a
-// sign of life.
+// NewProbes are those of a process that is starting. ping asks whether the database
+// answers what requests need.
 func NewProbes(ping func(context.Context) error, log *slog.Logger) *Probes {
 	return &Probes{ping: ping, log: log, now: time.Now}
 }

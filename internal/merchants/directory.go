@@ -82,6 +82,18 @@ func (a asOf) databaseTime(now time.Time) time.Time { return a.database.Add(now.
 // is revoked here, or nobody gets in. Call it before serving.
 func (s *Service) RefuseAfter(maxAge time.Duration) { s.maxAge = maxAge }
 
+// Fresh reports whether the directory is young enough to be believed: if not,
+// Authenticate refuses everybody.
+func (s *Service) Fresh() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.believes(s.asOf, s.now())
+}
+
+func (s *Service) believes(as asOf, now time.Time) bool {
+	return s.maxAge == 0 || now.Sub(as.asked) <= s.maxAge
+}
+
 // Refresh brings the directory up to date with what changed since the last time,
 // on whatever instance, and revokes the keys whose time is over, if there are any.
 // It returns the number of new keys. An error after the directory was brought up to
@@ -185,7 +197,7 @@ func (s *Service) Authenticate(publicKey, secret string, from netip.Addr) (Calle
 	as := s.asOf
 	s.mu.RUnlock()
 	now := s.now()
-	if s.maxAge > 0 && now.Sub(as.asked) > s.maxAge {
+	if !s.believes(as, now) {
 		return Caller{}, apierr.New(apierr.ServiceUnavailable, "the service cannot tell at the moment which keys are valid; retry with the same key").Retry(retryStale)
 	}
 	if !known {

@@ -307,6 +307,9 @@ func TestDirectoryThatIsTooOldTakesNobody(t *testing.T) {
 		if e, _ := apierr.From(err); e.Status != 503 || e.RetryAfter != 1 {
 			t.Errorf("told %d, Retry-After %d", e.Status, e.RetryAfter)
 		}
+		if b.Fresh() {
+			t.Error("said to be fresh")
+		}
 	}
 	unavailable(NewKeyPair(Test)) // before the first refresh
 	m, pair := b.made("First")

@@ -32,7 +32,7 @@ type operator struct {
 func newOperator(t *testing.T) *operator {
 	t.Helper()
 	o := &operator{bench: newBench(t), logs: &bytes.Buffer{}}
-	e := httpapi.New(httpapi.Options{Log: slog.New(slog.NewJSONHandler(o.logs, nil)), Unavailable: postgres.IsUnavailable, Describe: postgres.Describe})
+	e := httpapi.New(httpapi.Options{Log: slog.New(slog.NewJSONHandler(o.logs, nil)), Transient: postgres.IsTransient, Describe: postgres.Describe})
 	NewOperatorHandler(o.Service).Mount(e.Group("/admin/v1"))
 	o.server = httptest.NewServer(apitest.Handler(t, e))
 	t.Cleanup(o.server.Close)

@@ -90,7 +90,7 @@ func newStage(t *testing.T, seen *Telemetry) *stage {
 	}
 	s.account, s.pair = m.AccountID, pair
 	s.metrics = seen.Handler(db, s.service)
-	edge := httpapi.Options{Log: log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe, Observe: seen.Requests(Public)}
+	edge := httpapi.Options{Log: log, Transient: postgres.IsTransient, Describe: postgres.Describe, Observe: seen.Requests(Public)}
 	public := httpapi.New(edge)
 	edge.Observe = seen.Requests(Admin)
 	operator := httpapi.New(edge)

@@ -72,7 +72,7 @@ func newMine(t *testing.T) *mine {
 	log := slog.New(slog.NewJSONHandler(&lockedWriter{w: &m.log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	m.instance = w.newInstanceWith(db, func(o *Options) { o.Log = log })
 	w.steady()
-	edge := httpapi.Options{Log: log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe}
+	edge := httpapi.Options{Log: log, Transient: postgres.IsTransient, Describe: postgres.Describe}
 	public, operator := httpapi.New(edge), httpapi.New(edge)
 	NewHandler(m.service, m.auth).Mount(public)
 	admin.Mount(operator, m.token, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {

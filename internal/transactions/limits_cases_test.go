@@ -19,7 +19,7 @@ func TestH58NoncesCannotBeTriedOut(t *testing.T) {
 	w.want(w.create("nonce-1", w.body("order-1", nil)), http.StatusCreated)
 	_, stranger := w.newMerchant("Second merchant")
 
-	e := httpapi.New(httpapi.Options{Log: w.service.log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe})
+	e := httpapi.New(httpapi.Options{Log: w.service.log, Transient: postgres.IsTransient, Describe: postgres.Describe})
 	h := NewHandler(w.service, w.auth)
 	h.LimitLookups(httpapi.NewLimiter(rate))
 	h.Mount(e)

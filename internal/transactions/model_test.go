@@ -249,7 +249,7 @@ func (m *model) start(number int) *process {
 		m.rt.Fatal(err)
 	}
 	m.beats[p.service.instance] = true
-	e := httpapi.New(httpapi.Options{Log: log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe})
+	e := httpapi.New(httpapi.Options{Log: log, Transient: postgres.IsTransient, Describe: postgres.Describe})
 	NewHandler(p.service, m.auth).Mount(e)
 	p.handler = e
 	if !m.policy.KeepErrors { // which no merchant can choose yet, so the API document has none of its answers

@@ -722,7 +722,7 @@ func TestH56ReplayRepeatsTheAnswerAndNotItsConnection(t *testing.T) {
 func TestH57RefusalsOfTheCallerAreNeverStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	edge := httpapi.Options{Log: w.service.log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe, FailedAuth: 2}
+	edge := httpapi.Options{Log: w.service.log, Transient: postgres.IsTransient, Describe: postgres.Describe, FailedAuth: 2}
 	e := httpapi.New(edge)
 	h := NewHandler(w.service, w.auth)
 	h.LimitLookups(httpapi.NewLimiter(1))

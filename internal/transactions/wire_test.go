@@ -32,7 +32,7 @@ const operatorToken = "a token of the tests, 32 bytes or more"
 // edges are both listeners of an instance as cmd puts them together.
 func (w *world) edges(i instance, log *slog.Logger) (public, operator *echo.Echo) {
 	w.t.Helper()
-	edge := httpapi.Options{Log: log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe}
+	edge := httpapi.Options{Log: log, Transient: postgres.IsTransient, Describe: postgres.Describe}
 	public, operator = httpapi.New(edge), httpapi.New(edge)
 	NewHandler(i.service, i.auth).Mount(public)
 	metrics := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "payments_parked 0\n") })

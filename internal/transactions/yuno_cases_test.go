@@ -1006,7 +1006,7 @@ func TestY28MerchantsKeysOpenNothingOfTheOperators(t *testing.T) {
 	w := newWorld(t)
 	w.want(w.create("nonce-1", w.body("order-1", nil)), http.StatusCreated)
 	token := strings.Repeat("operator", 4)
-	e := httpapi.New(httpapi.Options{Log: w.service.log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe})
+	e := httpapi.New(httpapi.Options{Log: w.service.log, Transient: postgres.IsTransient, Describe: postgres.Describe})
 	admin.Mount(e, token, http.NotFoundHandler(), NewOperatorHandler(w.service), merchants.NewOperatorHandler(w.auth))
 	operator := serve(t, e)
 
