@@ -5,41 +5,23 @@
 # Debian's package starts a PgBouncer of its own, which nobody here asked for, so it is
 # kept from that while it is installed.
 set -eu
-
-say() { printf 'oncepay: %s\n' "$*" >&2; }
-
-fail() {
-	say "$@"
-	exit 1
-}
+. "$(dirname "$0")/lib.sh"
 
 # As find in internal/pgtest/pgbouncer looks for it.
 there() { command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ]; }
-
-as_root() {
-	if [ "$(id -u)" -eq 0 ]; then
-		say "running: $*"
-		"$@"
-	elif command -v sudo >/dev/null 2>&1; then
-		say "running: sudo $*"
-		sudo "$@"
-	else
-		fail "this needs root, and there is no sudo. As root, run: $*"
-	fi
-}
 
 # Debian asks this program whether it may start a service.
 policy=/usr/sbin/policy-rc.d
 
 with_apt() {
-	as_root apt-get update || say "not all package lists could be brought up to date; going on with those at hand"
+	apt_update
 	if [ ! -e "$policy" ]; then
 		trap 'as_root rm -f "$policy"' EXIT
 		trap 'exit 130' INT
 		trap 'exit 143' TERM
 		as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
 	fi
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends pgbouncer
+	apt_install pgbouncer
 }
 
 install_it() {

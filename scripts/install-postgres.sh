@@ -9,13 +9,7 @@
 # Silent, and done in milliseconds, where there is nothing to do. The search is that
 # of FindBinaries in internal/localpg/binaries.go, and a test compares the two.
 set -eu
-
-say() { printf 'oncepay: %s\n' "$*" >&2; }
-
-fail() {
-	say "$@"
-	exit 1
-}
+. "$(dirname "$0")/lib.sh"
 
 has_both() { [ -f "$1/postgres" ] && [ -x "$1/postgres" ] && [ -f "$1/initdb" ] && [ -x "$1/initdb" ]; }
 
@@ -78,31 +72,19 @@ look() {
 	in_pg_config || in_path || in_usual_folders
 }
 
-as_root() {
-	if [ "$(id -u)" -eq 0 ]; then
-		say "running: $*"
-		"$@"
-	elif command -v sudo >/dev/null 2>&1; then
-		say "running: sudo $*"
-		sudo "$@"
-	else
-		fail "this needs root, and there is no sudo. As root, run: $*"
-	fi
-}
-
 # Debian starts a server of its own with every installation, which nobody here asked
 # for. Its settings have a folder for additions; ours is there only meanwhile, so that
 # whoever installs another version later gets what Debian promises.
 addition=/etc/postgresql-common/createcluster.d/oncepay-install.conf
 
 with_apt() {
-	as_root apt-get update || say "not all package lists could be brought up to date; going on with those at hand"
+	apt_update
 	as_root mkdir -p "${addition%/*}"
 	trap 'as_root rm -f "$addition"' EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
 	as_root sh -c "echo 'create_main_cluster = false' >$addition"
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postgresql
+	apt_install postgresql
 }
 
 # A refresh of pacman's lists without an upgrade of everything may break other

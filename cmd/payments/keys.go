@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
@@ -66,6 +65,7 @@ type madeKey struct {
 	Replaces         *keyView `json:"replaces"`
 }
 
+// print prints the key, and what became of the one it replaces.
 func (k madeKey) print(w io.Writer) {
 	fmt.Fprintf(w, "  key                 %s (%s)\n  public-api-key      %s\n  private-secret-key  %s\n",
 		k.ID, k.Mode, k.PublicAPIKey, k.PrivateSecretKey)
@@ -73,6 +73,13 @@ func (k madeKey) print(w io.Writer) {
 		fmt.Fprintf(w, "  from                %s\n", strings.Join(k.AllowedNetworks, ","))
 	}
 	fmt.Fprintln(w, "\nThe secret is not kept and will not be shown again.")
+	switch {
+	case k.Replaces == nil:
+	case k.Replaces.RevokedAt != nil:
+		fmt.Fprintf(w, "Key %s is revoked.\n", k.Replaces.ID)
+	case k.Replaces.ExpiresAt != nil:
+		fmt.Fprintf(w, "Key %s goes on until %s.\n", k.Replaces.ID, *k.Replaces.ExpiresAt)
+	}
 }
 
 type keysCreateCmd struct {
@@ -88,7 +95,7 @@ func (c keysCreateCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	return printMade(s.out, c.JSON, data)
+	return show(c.operatorFlags, s.out, data, func(k madeKey) { k.print(s.out) })
 }
 
 type keysListCmd struct {
@@ -118,7 +125,7 @@ func (c keysRotateCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	return printMade(s.out, c.JSON, data)
+	return show(c.operatorFlags, s.out, data, func(k madeKey) { k.print(s.out) })
 }
 
 type keysRevokeCmd struct {
@@ -133,35 +140,7 @@ func (c keysRevokeCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		_, err = s.out.Write(data)
-		return err
-	}
-	var k keyView
-	if json.Unmarshal(data, &k) != nil {
-		return errUnreadable
-	}
-	fmt.Fprintf(s.out, "key %s is revoked: within 5 s it is taken nowhere\n", k.ID)
-	return nil
-}
-
-// printMade prints a key that was just made, and what became of the one it replaces.
-func printMade(out io.Writer, asJSON bool, data []byte) error {
-	if asJSON {
-		_, err := out.Write(data)
-		return err
-	}
-	var k madeKey
-	if json.Unmarshal(data, &k) != nil {
-		return errUnreadable
-	}
-	k.print(out)
-	switch {
-	case k.Replaces == nil:
-	case k.Replaces.RevokedAt != nil:
-		fmt.Fprintf(out, "Key %s is revoked.\n", k.Replaces.ID)
-	case k.Replaces.ExpiresAt != nil:
-		fmt.Fprintf(out, "Key %s goes on until %s.\n", k.Replaces.ID, *k.Replaces.ExpiresAt)
-	}
-	return nil
+	return show(c.operatorFlags, s.out, data, func(k keyView) {
+		fmt.Fprintf(s.out, "key %s is revoked: within 5 s it is taken nowhere\n", k.ID)
+	})
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,8 +21,6 @@ type merchantsCmd struct {
 // listPage is how many entries of a list are asked for at a time: the most there are.
 const listPage = 100
 
-var errUnreadable = errors.New("the answer cannot be read; is the other side of this version?")
-
 // merchantView is a merchant as the operator's API shows it.
 type merchantView struct {
 	AccountID         string  `json:"account_id"`
@@ -31,6 +28,12 @@ type merchantView struct {
 	IdempotencyPolicy string  `json:"idempotency_policy"`
 	CreatedAt         string  `json:"created_at"`
 	DisabledAt        *string `json:"disabled_at"`
+}
+
+// madeMerchant is a merchant in the answer that made it.
+type madeMerchant struct {
+	merchantView
+	APIKey madeKey `json:"api_key"`
 }
 
 type merchantsCreateCmd struct {
@@ -45,20 +48,10 @@ func (c merchantsCreateCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		_, err = s.out.Write(data)
-		return err
-	}
-	var made struct {
-		merchantView
-		APIKey madeKey `json:"api_key"`
-	}
-	if json.Unmarshal(data, &made) != nil {
-		return errUnreadable
-	}
-	fmt.Fprintf(s.out, "merchant %s is made: %q\n\n", made.AccountID, made.Name)
-	made.APIKey.print(s.out)
-	return nil
+	return show(c.operatorFlags, s.out, data, func(m madeMerchant) {
+		fmt.Fprintf(s.out, "merchant %s is made: %q\n\n", m.AccountID, m.Name)
+		m.APIKey.print(s.out)
+	})
 }
 
 type merchantsListCmd struct{ operatorFlags }
@@ -100,25 +93,7 @@ func setDisabled(ctx context.Context, f operatorFlags, out io.Writer, account, a
 	if err != nil {
 		return err
 	}
-	if f.JSON {
-		_, err = out.Write(data)
-		return err
-	}
-	var m merchantView
-	if json.Unmarshal(data, &m) != nil {
-		return errUnreadable
-	}
-	fmt.Fprintf(out, "merchant %s is %s\n", m.AccountID, done)
-	return nil
-}
-
-// order connects and asks for something to be done.
-func (f operatorFlags) order(ctx context.Context, path string, body any) ([]byte, error) {
-	o, err := f.connect()
-	if err != nil {
-		return nil, err
-	}
-	return o.do(ctx, http.MethodPost, path, body)
+	return show(f, out, data, func(m merchantView) { fmt.Fprintf(out, "merchant %s is %s\n", m.AccountID, done) })
 }
 
 // list prints a list of the operator's API as it comes, page by page: however long it

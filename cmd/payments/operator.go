@@ -106,6 +106,31 @@ func (o operator) do(ctx context.Context, method, path string, body any) ([]byte
 	return nil, errors.New(told)
 }
 
+// order connects and asks for something to be done.
+func (f operatorFlags) order(ctx context.Context, path string, body any) ([]byte, error) {
+	o, err := f.connect()
+	if err != nil {
+		return nil, err
+	}
+	return o.do(ctx, http.MethodPost, path, body)
+}
+
+var errUnreadable = errors.New("the answer cannot be read; is the other side of this version?")
+
+// show prints an answer: as it came where --json asks for that, else read, by tell.
+func show[T any](f operatorFlags, out io.Writer, answer []byte, tell func(T)) error {
+	if f.JSON {
+		_, err := out.Write(answer)
+		return err
+	}
+	var read T
+	if json.Unmarshal(answer, &read) != nil {
+		return errUnreadable
+	}
+	tell(read)
+	return nil
+}
+
 // lookupCmd tells what became of a nonce.
 type lookupCmd struct {
 	operatorFlags
@@ -127,18 +152,11 @@ func (c lookupCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		_, err = s.out.Write(data)
-		return err
-	}
-	var found transactions.Lives
-	if err := json.Unmarshal(data, &found); err != nil {
-		return errors.New("the answer cannot be read; is the other side of this version?")
-	}
-	for _, l := range found.Lives {
-		printLife(s.out, l)
-	}
-	return nil
+	return show(c.operatorFlags, s.out, data, func(found transactions.Lives) {
+		for _, l := range found.Lives {
+			printLife(s.out, l)
+		}
+	})
 }
 
 func printLife(w io.Writer, l transactions.Life) {
@@ -194,24 +212,13 @@ type resolveCmd struct {
 
 // Run sends the decision and prints what the transaction is now.
 func (c resolveCmd) Run(ctx context.Context, s streams) error {
-	o, err := c.connect()
-	if err != nil {
-		return err
-	}
-	data, err := o.do(ctx, http.MethodPost, "/admin/v1/transactions/"+url.PathEscape(c.Transaction)+"/resolve", map[string]string{
+	data, err := c.order(ctx, "/admin/v1/transactions/"+url.PathEscape(c.Transaction)+"/resolve", map[string]string{
 		"outcome": c.Outcome, "provider_reference": c.ProviderReference, "reason": c.Reason,
 	})
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		_, err = s.out.Write(data)
-		return err
-	}
-	var t struct{ ID, Status string }
-	if err := json.Unmarshal(data, &t); err != nil {
-		return errors.New("the answer cannot be read; is the other side of this version?")
-	}
-	fmt.Fprintf(s.out, "transaction %s is %s\n", t.ID, t.Status)
-	return nil
+	return show(c.operatorFlags, s.out, data, func(t struct{ ID, Status string }) {
+		fmt.Fprintf(s.out, "transaction %s is %s\n", t.ID, t.Status)
+	})
 }

@@ -7,11 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/oncepay/oncepay/internal/httpapi"
 )
 
 // certificateEvery is how often a certificate's files are looked at, while somebody
@@ -53,14 +53,9 @@ func (f tlsFlags) certificates(adminListen string, log *slog.Logger) (public, op
 }
 
 // onLoopback says whether a listener's address is one that only this machine reaches.
-// Of names, only localhost is: others mean what somebody else says.
 func onLoopback(listen string) bool {
 	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
+	return err == nil && httpapi.Loopback(host)
 }
 
 // certificate is a certificate with its key, from two files that may be replaced while

@@ -10,6 +10,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/oncepay/oncepay/internal/apidocs"
 	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/internal/httpapi"
 )
@@ -17,18 +18,15 @@ import (
 // MinTokenLength is in bytes. A token is drawn, not invented.
 const MinTokenLength = 32
 
-// metricsPath is where scrapers look by default.
-const metricsPath = "/metrics"
-
 // open says which routes are in front of the token: who watches over processes has
 // none, and the API's description is no secret. It is given the route that was found,
 // not what the URL says.
 func open(route string) bool {
 	switch route {
-	case metricsPath, httpapi.LivezPath, httpapi.ReadyzPath, "/openapi.yaml", "/docs":
+	case httpapi.MetricsPath, httpapi.LivezPath, httpapi.ReadyzPath:
 		return true
 	}
-	return strings.HasPrefix(route, "/docs/")
+	return apidocs.Serves(route)
 }
 
 // Mounter adds its routes to the operator's API.
@@ -39,7 +37,7 @@ type Mounter interface{ Mount(g *echo.Group) }
 // but for probes and documentation.
 func Mount(e *echo.Echo, token string, metrics http.Handler, parts ...Mounter) {
 	e.Use(requireToken(token)) // not on the group, which would call unknown methods unknown paths
-	e.GET(metricsPath, echo.WrapHandler(metrics))
+	e.GET(httpapi.MetricsPath, echo.WrapHandler(metrics))
 	g := e.Group("/admin/v1")
 	for _, p := range parts {
 		p.Mount(g)

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/oncepay/oncepay/api"
@@ -23,8 +24,14 @@ import (
 const (
 	documentPath  = "/openapi.yaml"
 	referencePath = "/docs"
-	assetsPath    = "/docs/assets/"
+	assetsPath    = referencePath + "/assets/"
 )
+
+// Serves says whether a route is one of Mount's: the document, and what is at or below
+// the reference.
+func Serves(route string) bool {
+	return route == documentPath || route == referencePath || strings.HasPrefix(route, referencePath+"/")
+}
 
 // site is everything there is to serve, ready to be written out.
 type site struct {

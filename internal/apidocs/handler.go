@@ -52,7 +52,6 @@ func (f *file) send(c echo.Context) error {
 	h.Set("ETag", tag)
 	if f.policy != "" {
 		h.Set(echo.HeaderContentSecurityPolicy, f.policy)
-		h.Set(echo.HeaderReferrerPolicy, "no-referrer")
 	}
 	if f.isKnown(c.Request().Header.Values("If-None-Match")) {
 		return c.NoContent(http.StatusNotModified)

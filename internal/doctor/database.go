@@ -206,13 +206,12 @@ func fullPageWrites(f *facts) verdict {
 
 func synchronousCommit(f *facts) verdict {
 	s := f.server.got
+	next := fmt.Sprintf("Set it to on in postgresql.conf; and where it was set otherwise: ALTER ROLE %q RESET synchronous_commit, ALTER DATABASE … RESET synchronous_commit", s.Role)
 	switch s.SynchronousCommit {
 	case "off":
-		return bad("synchronous_commit is off for this role and database: a crash forgets nonces that were answered, and charges them again",
-			fmt.Sprintf("Set it to on in postgresql.conf; and where it was set otherwise: ALTER ROLE %q RESET synchronous_commit, ALTER DATABASE … RESET synchronous_commit", s.Role))
+		return bad("synchronous_commit is off for this role and database: a crash forgets nonces that were answered, and charges them again", next)
 	case "local":
-		return bad("synchronous_commit is local: a failover forgets nonces that were answered, whatever standbys there are",
-			fmt.Sprintf("Set it to on in postgresql.conf; and where it was set otherwise: ALTER ROLE %q RESET synchronous_commit, ALTER DATABASE … RESET synchronous_commit", s.Role))
+		return bad("synchronous_commit is local: a failover forgets nonces that were answered, whatever standbys there are", next)
 	}
 	return fine(s.SynchronousCommit)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
 )
@@ -144,7 +145,7 @@ func isOurs(ctx context.Context, l Listener) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, neighbourLimit)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+l.Address+"/livez", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+l.Address+httpapi.LivezPath, nil)
 	if err != nil {
 		return false
 	}

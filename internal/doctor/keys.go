@@ -3,12 +3,12 @@ package doctor
 import (
 	"fmt"
 	"maps"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/merchants"
 	"github.com/oncepay/oncepay/internal/providers"
 )
@@ -50,15 +50,10 @@ func providerAnswers(f *facts) verdict {
 
 func providerTransport(f *facts) verdict {
 	u, err := url.Parse(f.set.ProviderURL)
-	if err == nil && u.Scheme == "http" && !loopback(u.Hostname()) {
+	if err == nil && u.Scheme == "http" && !httpapi.Loopback(u.Hostname()) {
 		return warn("--provider-url is http on another machine: card numbers travel in the clear", "Use https, or keep it on loopback or a network of your own.")
 	}
 	return fine("nothing travels to the provider in the clear beyond this machine")
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 const nextKeys = "payments keys create --account-id ID --mode %s"
@@ -93,11 +88,7 @@ func keysLive(f *facts) verdict {
 }
 
 func keysExpiring(f *facts) verdict {
-	n := 0
-	for _, k := range f.keys.got.modes {
-		n += k.Expiring
-	}
-	if n > 0 {
+	if n := f.keys.got.all().Expiring; n > 0 {
 		return warn(counted(n, "key ends", "keys end")+" within three days, and is still in use or has no successor",
 			"See which with `payments keys list --account-id ID`; tell the merchant to change over, or make a new key.")
 	}
@@ -105,11 +96,7 @@ func keysExpiring(f *facts) verdict {
 }
 
 func keysUnused(f *facts) verdict {
-	n := 0
-	for _, k := range f.keys.got.modes {
-		n += k.Unused
-	}
-	if n > 0 {
+	if n := f.keys.got.all().Unused; n > 0 {
 		return warn(counted(n, "usable key has", "usable keys have")+" not been used for 90 days: whoever finds it can",
 			"See which with `payments keys list --account-id ID`; then payments keys revoke KEY_ID --account-id ID")
 	}

@@ -115,6 +115,17 @@ func (k keys) of(mode string) modeKeys {
 	return modeKeys{Mode: mode}
 }
 
+// all counts the usable keys of every mode.
+func (k keys) all() modeKeys {
+	var sum modeKeys
+	for _, m := range k.modes {
+		sum.Usable += m.Usable
+		sum.Expiring += m.Expiring
+		sum.Unused += m.Unused
+	}
+	return sum
+}
+
 const sqlMerchants = `/* doctor.merchants */ SELECT count(*) FROM merchants`
 
 // sqlKeys counts keys that end soon only if they are still in use or have no

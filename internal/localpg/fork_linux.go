@@ -7,42 +7,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
+
+	"github.com/oncepay/oncepay/internal/tied"
 )
 
-// forks leads to the one thread that forks.
-var forks = sync.OnceValue(func() chan<- func() {
-	work := make(chan func())
-	go forkForEver(work)
-	return work
-})
-
-// forkForEver does the work on a thread that lives as long as the process. The
-// kernel sends a child its death signal when the thread that forked it ends,
-// although the process may live on; and Go ends threads as it likes, except one
-// that is locked by a goroutine that never returns.
-func forkForEver(work <-chan func()) {
-	runtime.LockOSThread()
-	for f := range work {
-		f()
-	}
-}
-
 // fork starts the command such that the kernel sends it the signal when this
-// process ends, even by kill -9. Release is called after the command was waited
-// for.
+// process ends, even by kill -9. There is nothing to release.
 func fork(cmd *exec.Cmd, sig syscall.Signal) (release func(), err error) {
-	cmd.SysProcAttr.Pdeathsig = sig
-	started := make(chan error)
-	forks() <- func() { started <- cmd.Start() }
-	if err := <-started; err != nil {
-		return nil, err
-	}
-	return func() {}, nil
+	return func() {}, tied.Start(cmd, sig)
 }
 
 // inspect looks at a process that is alive. Every process of a PostgreSQL server

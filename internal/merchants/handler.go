@@ -236,16 +236,11 @@ func (h *OperatorHandler) revoke(c echo.Context) error {
 	return answer(c, http.StatusOK, k.wire())
 }
 
-// wireTime is how times are written: UTC, microseconds, as PostgreSQL keeps them.
-const wireTime = "2006-01-02T15:04:05.000000Z"
-
-func wireAt(t time.Time) string { return t.UTC().Format(wireTime) }
-
-func wireAtOrNull(t *time.Time) *string {
+func timestampOrNull(t *time.Time) *string {
 	if t == nil {
 		return nil
 	}
-	s := wireAt(*t)
+	s := httpapi.Timestamp(*t)
 	return &s
 }
 
@@ -259,7 +254,7 @@ type wireMerchant struct {
 }
 
 func (m Merchant) wire() wireMerchant {
-	return wireMerchant{m.AccountID.String(), m.Name, m.IdempotencyPolicy, wireAt(m.CreatedAt), wireAtOrNull(m.DisabledAt)}
+	return wireMerchant{m.AccountID.String(), m.Name, m.IdempotencyPolicy, httpapi.Timestamp(m.CreatedAt), timestampOrNull(m.DisabledAt)}
 }
 
 // wireKey is a key as an operator sees it from then on.
@@ -279,8 +274,8 @@ type wireKey struct {
 func (k Key) wire() wireKey {
 	return wireKey{
 		ID: k.ID.String(), AccountID: k.AccountID.String(), Mode: k.Mode, PublicAPIKey: k.PublicAPIKey, Status: k.Status,
-		CreatedAt: wireAt(k.CreatedAt), LastUsedAt: wireAtOrNull(k.LastUsedAt), ExpiresAt: wireAtOrNull(k.ExpiresAt),
-		RevokedAt: wireAtOrNull(k.RevokedAt), AllowedNetworks: k.Networks,
+		CreatedAt: httpapi.Timestamp(k.CreatedAt), LastUsedAt: timestampOrNull(k.LastUsedAt), ExpiresAt: timestampOrNull(k.ExpiresAt),
+		RevokedAt: timestampOrNull(k.RevokedAt), AllowedNetworks: k.Networks,
 	}
 }
 

@@ -106,7 +106,7 @@ func (t *traces) stop(ctx context.Context) {
 }
 
 // untraced are paths that machines ask for all the time.
-var untraced = map[string]bool{"/metrics": true, "/livez": true, "/readyz": true}
+var untraced = map[string]bool{httpapi.MetricsPath: true, httpapi.LivezPath: true, httpapi.ReadyzPath: true}
 
 // request begins the span of a request. It takes over who began the trace, and
 // nothing else of what the client says about it: tracestate and baggage may hold

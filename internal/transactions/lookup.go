@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/money"
 )
@@ -245,7 +246,7 @@ func (s *Service) timeline(ctx context.Context, r lifeRow, until *time.Time) ([]
 
 func (m momentRow) moment() Moment {
 	out := Moment{
-		At: wireAt(m.At), Kind: m.Kind, Verdict: m.Verdict, RequestID: m.RequestID, Provider: m.Provider,
+		At: httpapi.Timestamp(m.At), Kind: m.Kind, Verdict: m.Verdict, RequestID: m.RequestID, Provider: m.Provider,
 		Reference: m.Reference, Outcome: m.Outcome, DurationMS: m.DurationMS, By: m.By, Reason: m.Reason, at: m.At,
 	}
 	if m.Kind == "request" {

@@ -3,8 +3,8 @@ package transactions
 import (
 	"encoding/json"
 	"errors"
-	"time"
 
+	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/money"
 	"github.com/oncepay/oncepay/internal/providers"
 )
@@ -156,11 +156,6 @@ type wireConnectionData struct {
 	Name *string `json:"name"`
 }
 
-// wireTime is how times are written: UTC, microseconds, as PostgreSQL keeps them.
-const wireTime = "2006-01-02T15:04:05.000000Z"
-
-func wireAt(t time.Time) string { return t.UTC().Format(wireTime) }
-
 var errStoredShape = errors.New("a stored request or card cannot be read") // the cause may quote it
 
 // presentCreated is the answer to the call that made this transaction:
@@ -209,7 +204,7 @@ func present(p Payment, ts []Transaction) (wirePayment, []wireTransaction, error
 	return wirePayment{
 		ID: p.ID.String(), AccountID: p.AccountID.String(), Description: kept.Description, Country: kept.Country,
 		Status: p.Status, SubStatus: p.SubStatus, MerchantOrderID: p.MerchantOrderID, MerchantReference: orNull(kept.MerchantReference),
-		CreatedAt: wireAt(p.CreatedAt), UpdatedAt: wireAt(p.UpdatedAt),
+		CreatedAt: httpapi.Timestamp(p.CreatedAt), UpdatedAt: httpapi.Timestamp(p.UpdatedAt),
 		Amount: wireAmount{
 			Captured: money.JSONNumber(p.Captured), Currency: p.Currency, Refunded: money.JSONNumber(p.Refunded), Value: money.JSONNumber(p.Amount),
 		},
@@ -244,7 +239,7 @@ func presentTransaction(kept keptRequest, t Transaction, card wireCard) wireTran
 		ResponseCode:  orNull(t.ResponseCode), ResponseMessage: orNull(responseMessage(t.ResponseCode)),
 		Description: kept.Description, MerchantReference: orNull(kept.MerchantReference),
 		ProviderData: wireProviderData{ID: t.Provider, TransactionID: t.ProviderReference, Status: string(t.Status)},
-		CreatedAt:    wireAt(t.CreatedAt), UpdatedAt: wireAt(t.UpdatedAt),
+		CreatedAt:    httpapi.Timestamp(t.CreatedAt), UpdatedAt: httpapi.Timestamp(t.UpdatedAt),
 	}
 }
 

@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/oncepay/oncepay/internal/pgtest"
 	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
@@ -59,10 +58,35 @@ func TestReadinessGoesAndComesWithTheDatabase(t *testing.T) {
 	mustLive(t, api)
 	proxy.Up()
 	harness.Eventually(t, harness.Patience, "both listeners are ready again", ready)
-	// Which keys were revoked meanwhile it may have to ask first, and says 503 until then.
-	if a, err := client.PayUntilAnswered(ctx, harness.NewPayment("paid after the database was away")); err != nil || a.Status != http.StatusCreated {
-		t.Errorf("%s (%v)", a, err)
+	pay(t, client, harness.NewPayment("paid after the database was away"))
+}
+
+// A database may answer, and not say which keys are valid: then nobody is let in, and a
+// balancer has to know.
+func TestReadinessGoesAndComesWithTheKeys(t *testing.T) {
+	t.Parallel()
+	url := pgtest.URL(t)
+	sandbox := harness.StartSandbox(t, harness.Folder(t))
+	api, client := instance(t, url, sandbox.URL)
+	ctx := within(t, harness.Patience)
+	pay(t, client, harness.NewPayment("paid before"))
+	conn, err := pgx.Connect(ctx, pgtest.Direct(url))
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(ctx)) })
+	if _, err := conn.Exec(ctx, `BEGIN; LOCK TABLE api_keys`); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, harness.Patience, "both listeners say that the database is of no use", func() bool { return unready(ctx, api, "database") })
+	mustLive(t, api)
+	if _, err := conn.Exec(ctx, `ROLLBACK`); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, harness.Patience, "both listeners are ready again", func() bool {
+		return probe(ctx, api.URL, "/readyz").Status == http.StatusOK && probe(ctx, api.Operator.URL, "/readyz").Status == http.StatusOK
+	})
+	pay(t, client, harness.NewPayment("paid after"))
 }
 
 // While it drains, a stopping instance says that it is not ready, works on whatever
@@ -146,177 +170,6 @@ func refused(err error) bool {
 	return ok && e.Op == "dial"
 }
 
-// balancer sends requests to whoever says that they are ready, in turn, as a simple
-// one does: it asks now and then, and believes the last answer.
-type balancer struct {
-	mu    sync.Mutex
-	all   []*backend
-	turns int
-}
-
-type backend struct {
-	*harness.Client
-	api   *harness.API
-	ready bool
-}
-
-// askEvery is how often a backend is asked. The drain delay of the test is many
-// times that, as it should be anywhere.
-const askEvery = 20 * time.Millisecond
-
-// add lets the balancer look after another backend.
-func (b *balancer) add(api *harness.API, keys harness.Keys) *backend {
-	be := &backend{Client: harness.NewClient(api.URL, keys), api: api}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.all = append(b.all, be)
-	return be
-}
-
-// watch asks every backend until the context ends.
-func (b *balancer) watch(ctx context.Context) {
-	tick := time.NewTicker(askEvery)
-	defer tick.Stop()
-	for {
-		b.mu.Lock()
-		all := append([]*backend(nil), b.all...)
-		b.mu.Unlock()
-		for _, be := range all {
-			a := be.Get(ctx, "/readyz")
-			b.mu.Lock()
-			be.ready = a.Err == nil && a.Status == http.StatusOK
-			b.mu.Unlock()
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-func (b *balancer) isReady(be *backend) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return be.ready
-}
-
-// drop forgets a backend that has ended.
-func (b *balancer) drop(gone *backend) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var rest []*backend
-	for _, be := range b.all {
-		if be != gone {
-			rest = append(rest, be)
-		}
-	}
-	b.all = rest
-}
-
-// pick is the next one that is ready; nil if there is none.
-func (b *balancer) pick() *backend {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for range b.all {
-		b.turns++
-		if be := b.all[b.turns%len(b.all)]; be.ready {
-			return be
-		}
-	}
-	return nil
-}
-
-// load is what merchants did while the instances came and went.
-type load struct {
-	balancer *balancer
-
-	mu      sync.Mutex
-	paid    []harness.Payment
-	wrong   []string
-	refused atomic.Int64
-	crossed atomic.Int64 // answered by an instance that was not ready any more
-}
-
-func (l *load) fail(format string, args ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.wrong = append(l.wrong, fmt.Sprintf(format, args...))
-}
-
-// merchant pays one order after another, each request once, until told to stop. What
-// could not be connected to has not been accepted, and goes to the next instance;
-// whatever else is not 201 is a request that was lost.
-func (l *load) merchant(ctx context.Context, enough <-chan struct{}) {
-	for n := 0; ; n++ {
-		select {
-		case <-enough:
-			return
-		default:
-		}
-		p := harness.NewPayment("paid while instances come and go")
-		if n%2 == 0 {
-			p.Description = "sandbox:slow=150ms" // so that most stops find some in flight
-		}
-		l.pay(ctx, p)
-	}
-}
-
-func (l *load) pay(ctx context.Context, p harness.Payment) {
-	for ctx.Err() == nil {
-		be := l.balancer.pick()
-		if be == nil {
-			l.fail("no instance was ready")
-			return
-		}
-		a := be.Pay(ctx, p)
-		if refused(a.Err) {
-			l.refused.Add(1)
-			continue
-		}
-		if a.Err != nil || a.Status != http.StatusCreated {
-			l.fail("%s: %s", be.api.URL, a)
-			return
-		}
-		if !l.balancer.isReady(be) {
-			l.crossed.Add(1)
-		}
-		l.mu.Lock()
-		l.paid = append(l.paid, p)
-		l.mu.Unlock()
-		return
-	}
-	l.fail("it took too long: %v", ctx.Err())
-}
-
-// mustHaveLostNothing looks back when everybody has ended: each request was answered
-// with 201, and each order charged once.
-func (l *load) mustHaveLostNothing(t *testing.T, ledger harness.Ledger) {
-	t.Helper()
-	for _, w := range l.wrong {
-		t.Error(w)
-	}
-	entries := map[string]int{}
-	for _, e := range ledger.All(t) {
-		entries[e.MerchantOrderID]++
-	}
-	for _, p := range l.paid {
-		if n := entries[p.OrderID]; n != 1 {
-			t.Errorf("order %s was charged %d times", p.OrderID, n)
-		}
-	}
-	if len(entries) != len(l.paid) {
-		t.Errorf("%d orders were charged, %d were answered", len(entries), len(l.paid))
-	}
-}
-
-// count is how many orders are paid by now.
-func (l *load) count() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.paid)
-}
-
 // Two instances behind a balancer are replaced fifty times, in turn, while merchants
 // pay through it. No request that an instance accepted is lost, and each order is
 // charged once.
@@ -327,61 +180,32 @@ func TestFiftyRollingRestartsLoseNoRequest(t *testing.T) {
 	const (
 		restarts  = 50
 		merchants = 8
-		drain     = 600 * time.Millisecond
 	)
 	ctx := within(t, 4*harness.Patience)
 	sandbox := harness.StartSandbox(t, harness.Folder(t))
-	installation := harness.NewInstallation(pgtest.URL(t), sandbox.URL)
-	start := func() *harness.API { return installation.Serve(t, "--drain-delay", drain.String()) }
-	first := start()
-	keys := merchant(t, first)
-
-	b := &balancer{}
-	watching, stopWatching := context.WithCancel(ctx)
-	var watcher sync.WaitGroup
-	defer watcher.Wait()
-	defer stopWatching()
-	watcher.Go(func() { b.watch(watching) })
-	admit := func(api *harness.API) *backend {
-		be := b.add(api, keys)
-		harness.Eventually(t, harness.Patience, "the balancer knows the new instance", func() bool { return b.isReady(be) })
-		return be
-	}
-	slots := [2]*backend{admit(first), admit(start())}
-
-	l := &load{balancer: b}
-	enough := make(chan struct{})
-	var paying sync.WaitGroup
-	for range merchants {
-		paying.Go(func() { l.merchant(ctx, enough) })
-	}
+	f := newFleet(ctx, t, harness.NewInstallation(pgtest.URL(t), sandbox.URL))
+	slots := [2]*backend{f.admit(underTest), f.admit(underTest)}
+	endLoad := f.pay(ctx, merchants)
 	begun := time.Now()
 	var leaving *backend // the one before last: it drains while the next one starts
-	end := func() {
-		if leaving == nil {
-			return
-		}
-		if code := leaving.api.Wait(); code != 0 {
-			t.Errorf("an instance ended with %d", code)
-		}
-		b.drop(leaving)
-	}
 	for i := range restarts {
-		fresh := admit(start())
-		end()
+		fresh := f.admit(underTest)
+		if leaving != nil {
+			f.awaitEnd(leaving)
+		}
 		leaving = slots[i%2]
 		slots[i%2] = fresh
 		leaving.api.Signal(syscall.SIGTERM)
 	}
-	end()
+	f.awaitEnd(leaving)
 	took := time.Since(begun)
-	close(enough)
-	paying.Wait()
+	endLoad()
 
-	l.mustHaveLostNothing(t, sandbox.Ledger())
-	if len(l.paid) < restarts*merchants || l.crossed.Load() == 0 {
-		t.Errorf("too little happened: %d payments, %d of them across a stop", len(l.paid), l.crossed.Load())
+	f.load.mustHaveLostNothing(t, sandbox.Ledger())
+	paid, crossed := f.load.count(), f.load.crossed.Load()
+	if paid < restarts*merchants || crossed == 0 {
+		t.Errorf("too little happened: %d payments, %d of them across a stop", paid, crossed)
 	}
 	t.Logf("%d restarts in %s: %d payments, %d of them answered by an instance that was stopping, %d sent elsewhere because the connection was refused",
-		restarts, took.Round(time.Millisecond), len(l.paid), l.crossed.Load(), l.refused.Load())
+		restarts, took.Round(time.Millisecond), paid, crossed, f.load.refused.Load())
 }

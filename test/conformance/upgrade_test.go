@@ -2,13 +2,11 @@ package conformance
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -56,38 +54,6 @@ func buildPrevious(t *testing.T) string {
 	return filepath.Join(folder, "previous")
 }
 
-// slots are two instances behind the balancer, of either release.
-type slots struct {
-	t            *testing.T
-	installation harness.Installation
-	drain        time.Duration
-	balancer     *balancer
-	keys         harness.Keys
-	in           [2]*backend
-}
-
-// replace puts a fresh instance of a release into a slot, as whoever rolls it out
-// does: the fresh one is ready before the other is told to end.
-func (s *slots) replace(slot int, binary string) {
-	s.t.Helper()
-	c := s.installation.ServeCommand("--drain-delay", s.drain.String())
-	c.Binary = binary
-	api := s.installation.ServeAs(s.t, c)
-	if s.keys == (harness.Keys{}) {
-		s.keys = merchant(s.t, api)
-	}
-	fresh := s.balancer.add(api, s.keys)
-	harness.Eventually(s.t, harness.Patience, "the balancer knows the new instance", func() bool { return s.balancer.isReady(fresh) })
-	if leaving := s.in[slot]; leaving != nil {
-		leaving.api.Signal(syscall.SIGTERM)
-		if code := leaving.api.Wait(); code != 0 {
-			s.t.Errorf("an instance ended with %d", code)
-		}
-		s.balancer.drop(leaving)
-	}
-	s.in[slot] = fresh
-}
-
 // An installation goes from the release before to this one, back, and on again, one
 // instance at a time, while merchants pay: first the schema, then the binaries. Old and
 // new ones serve side by side, and a nonce that one has answered the other replays.
@@ -97,7 +63,6 @@ func TestOldAndNewBinariesServeOneSchemaUnderLoad(t *testing.T) {
 	const (
 		payers = 6
 		each   = 60 // payments in each state of the roll-out, at least
-		drain  = 600 * time.Millisecond
 	)
 	previous := buildPrevious(t)
 	ctx := within(t, 4*harness.Patience)
@@ -106,29 +71,26 @@ func TestOldAndNewBinariesServeOneSchemaUnderLoad(t *testing.T) {
 	env := []string{"DATABASE_URL=" + database}
 	harness.Call(t, harness.Command{Binary: previous, Args: []string{"migrate", "up"}, Env: env}).Must(t, 0, "up to date")
 
-	b := &balancer{}
-	watching, stopWatching := context.WithCancel(ctx)
-	var watcher sync.WaitGroup
-	defer watcher.Wait()
-	defer stopWatching()
-	watcher.Go(func() { b.watch(watching) })
-	s := &slots{t: t, installation: harness.NewInstallation(database, sandbox.URL), drain: drain, balancer: b}
-	s.replace(0, previous)
-	s.replace(1, previous)
-
-	l := &load{balancer: b}
-	enough := make(chan struct{})
-	var paying sync.WaitGroup
-	for range payers {
-		paying.Go(func() { l.merchant(ctx, enough) })
+	f := newFleet(ctx, t, harness.NewInstallation(database, sandbox.URL))
+	slots := [2]*backend{f.admit(previous), f.admit(previous)}
+	// replace is what whoever rolls a release out does: the fresh instance is ready before
+	// the other is told to end.
+	replace := func(slot int, binary string) {
+		t.Helper()
+		fresh, leaving := f.admit(binary), slots[slot]
+		leaving.api.Signal(syscall.SIGTERM)
+		f.awaitEnd(leaving)
+		slots[slot] = fresh
 	}
+
+	endLoad := f.pay(ctx, payers)
 	begun := time.Now()
 	first, last := harness.NewPayment("answered by the release before"), harness.NewPayment("answered by this one")
-	answered := pay(t, s.in[0].Client, first)
+	answered := pay(t, slots[0].Client, first)
 	goOn := func(state string) {
 		t.Helper()
-		goal := l.count() + each
-		harness.Eventually(t, harness.Patience, "payments with "+state, func() bool { return l.count() >= goal || ctx.Err() != nil })
+		goal := f.load.count() + each
+		harness.Eventually(t, harness.Patience, "payments with "+state, func() bool { return f.load.count() >= goal || ctx.Err() != nil })
 	}
 	same := func(what string, p harness.Payment, want harness.Answer, by *backend) {
 		t.Helper()
@@ -140,29 +102,25 @@ func TestOldAndNewBinariesServeOneSchemaUnderLoad(t *testing.T) {
 	goOn("the release before")
 	harness.Call(t, harness.Command{Args: []string{"migrate", "up"}, Env: env}).Must(t, 0, "up to date")
 	goOn("the release before on the new schema")
-	const this = ""
-	s.replace(0, this)
+	replace(0, underTest)
 	goOn("both releases")
-	same("this release", first, answered, s.in[0])
-	byThis := pay(t, s.in[0].Client, last)
-	same("the release before", last, byThis, s.in[1])
-	s.replace(1, this)
+	same("this release", first, answered, slots[0])
+	byThis := pay(t, slots[0].Client, last)
+	same("the release before", last, byThis, slots[1])
+	replace(1, underTest)
 	goOn("this release")
 	harness.Call(t, harness.Command{Binary: previous, Args: []string{"migrate", "up"}, Env: env}).Must(t, 0, "one ahead") // changes nothing
-	s.replace(0, previous)
+	replace(0, previous)
 	goOn("both releases, on the way back")
-	s.replace(1, previous)
+	replace(1, previous)
 	goOn("the release before, started on the new schema")
-	same("the release before, afterwards", last, byThis, s.in[1])
-	s.replace(0, this)
-	s.replace(1, this)
+	same("the release before, afterwards", last, byThis, slots[1])
+	replace(0, underTest)
+	replace(1, underTest)
 	goOn("this release again")
-	close(enough)
-	paying.Wait()
+	endLoad()
 
-	l.mu.Lock()
-	l.paid = append(l.paid, first, last)
-	l.mu.Unlock()
-	l.mustHaveLostNothing(t, sandbox.Ledger())
-	t.Logf("%d payments in %s, %d of them answered by an instance that was stopping", l.count(), time.Since(begun).Round(time.Millisecond), l.crossed.Load())
+	f.load.paid = append(f.load.paid, first, last)
+	f.load.mustHaveLostNothing(t, sandbox.Ledger())
+	t.Logf("%d payments in %s, %d of them answered by an instance that was stopping", f.load.count(), time.Since(begun).Round(time.Millisecond), f.load.crossed.Load())
 }

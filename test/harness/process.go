@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/oncepay/oncepay/internal/tied"
 )
 
 // Killed is the exit code of a process that a signal ended.
@@ -81,6 +83,18 @@ func Start(t testing.TB, c Command) *Process {
 	go p.attend()
 	t.Cleanup(p.finish)
 	return p
+}
+
+// StartTied starts a process in a group of its own. On Linux it is killed when this one
+// ends, in whatever way: after a panic, or when `go test` gives up, no cleanup of a test
+// runs. Elsewhere it outlives a test binary that is killed. It may run as another user,
+// if the command says so.
+func StartTied(cmd *exec.Cmd) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
+	return tied.Start(cmd, syscall.SIGKILL)
 }
 
 // environment is what a process under test gets: how to find programs, where to

@@ -3,41 +3,11 @@ package harness
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 )
-
-// forks leads to the one thread that starts processes. The kernel ends a child
-// when the thread that forked it ends, and Go ends threads as it likes, except one
-// that is locked by a goroutine that never returns.
-var forks = sync.OnceValue(func() chan<- func() {
-	work := make(chan func())
-	go func() {
-		runtime.LockOSThread()
-		for f := range work {
-			f()
-		}
-	}()
-	return work
-})
-
-// StartTied starts a process that is killed when this one ends, in whatever way:
-// after a panic, or when `go test` gives up, no cleanup of a test runs. It may run as
-// another user, if the command says so.
-func StartTied(cmd *exec.Cmd) error {
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
-	started := make(chan error)
-	forks() <- func() { started <- cmd.Start() }
-	return <-started
-}
 
 // processesIn are the processes that stand in a folder or below it, or whose
 // command line names it. Those of a zombie are empty.

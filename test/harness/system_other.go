@@ -10,16 +10,6 @@ import (
 	"syscall"
 )
 
-// StartTied starts a process in a group of its own. Elsewhere than on Linux it
-// outlives a test binary that is killed.
-func StartTied(cmd *exec.Cmd) error {
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Setpgid = true
-	return cmd.Start()
-}
-
 // processesIn are the processes whose command line names a folder.
 func processesIn(dir string) []found {
 	out, err := ps("-axo", "pid=,command=")

@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// poolSize is how many sessions a database has for all of its clients: fewer than
+	// PoolSize is how many sessions a database has for all of its clients: fewer than
 	// one pool of the product's, so that they take turns.
-	poolSize = 10
+	PoolSize = 10
 
 	// port names nothing but the socket's file: there is no TCP.
 	port = "6432"
@@ -103,7 +103,7 @@ unix_socket_dir = %s
 auth_type = trust
 auth_file = %s
 logfile = %s
-`, host, serverPort, poolSize, port, s.dir, users, filepath.Join(s.dir, "log"))
+`, host, serverPort, PoolSize, port, s.dir, users, filepath.Join(s.dir, "log"))
 	var list strings.Builder
 	for _, role := range roles {
 		fmt.Fprintf(&list, "%q \"\"\n", role)

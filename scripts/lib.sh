@@ -1,0 +1,28 @@
+# What the scripts share that install something. They read it with `.`; it does nothing
+# by itself.
+
+say() { printf 'oncepay: %s\n' "$*" >&2; }
+
+fail() {
+	say "$@"
+	exit 1
+}
+
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		say "running: $*"
+		"$@"
+	elif command -v sudo >/dev/null 2>&1; then
+		say "running: sudo $*"
+		sudo "$@"
+	else
+		fail "this needs root, and there is no sudo. As root, run: $*"
+	fi
+}
+
+# A list that cannot be fetched need not be the one that the package is in.
+apt_update() {
+	as_root apt-get update || say "not all package lists could be brought up to date; going on with those at hand"
+}
+
+apt_install() { as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
