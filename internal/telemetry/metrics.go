@@ -135,7 +135,7 @@ func (p pool) Collect(ch chan<- prometheus.Metric) {
 type backlog struct{ of Backlog }
 
 var (
-	descUnresolved = prometheus.NewDesc("payments_unresolved", "Transactions whose outcome is not known, work in progress included.", nil, nil)
+	descUnresolved = prometheus.NewDesc("payments_unresolved", "Transactions whose outcome is not known, work in progress included, accepted and parked ones not.", nil, nil)
 	descOldest     = prometheus.NewDesc("payments_unresolved_oldest_seconds", "Age of the oldest of them.", nil, nil)
 	descParked     = prometheus.NewDesc("payments_parked", "Transactions that wait for a person's decision.", nil, nil)
 )

@@ -953,6 +953,9 @@ func TestH10ResolveEndsATransactionThatIsPendingAtTheProvider(t *testing.T) {
 	first := w.create("nonce-1", w.body("order-1", nil))
 	w.want(first, http.StatusCreated)
 	w.wantTransaction("nonce-1", Pending, 1)
+	if now, err := w.service.Backlog(t.Context()); err != nil || now != (Backlog{}) {
+		t.Errorf("an operator is told of %+v (%v), and nobody waits for us", now, err)
+	}
 	w.want(w.resolve("nonce-1", "succeeded"), http.StatusOK)
 	if status := w.transaction("nonce-1").Status; status != Succeeded {
 		t.Errorf("the transaction is %s", status)

@@ -158,7 +158,8 @@ func (s *Service) shouldPark(r *run) bool {
 // provider has accepted.
 func pollAfter(age time.Duration) time.Duration { return min(max(age/4, minPoll), maxPoll) }
 
-// Backlog is how much is unresolved, and for how long.
+// Backlog is how much is unresolved, and for how long. What a provider has accepted,
+// and not decided yet, is not in it.
 type Backlog struct {
 	Unresolved    int
 	Parked        int

@@ -690,11 +690,12 @@ func (s store) moments(ctx context.Context, r lifeRow, until *time.Time, limit i
 	return rows, wrap("read the timeline", err)
 }
 
-// sqlBacklog counts what is unresolved. It reads the index of unresolved rows.
+// sqlBacklog counts what is unresolved. It reads the index of unresolved rows. What a
+// provider has accepted may take days, and nobody is waiting for us.
 const sqlBacklog = `/* transactions.backlog */
 SELECT count(*) FILTER (WHERE t.parked_at IS NULL) AS unresolved, count(t.parked_at) AS parked,
        coalesce(extract(epoch FROM clock_timestamp() - min(t.created_at) FILTER (WHERE t.parked_at IS NULL)), 0)::bigint AS oldest_seconds
-FROM transactions t WHERE t.lease_until IS NOT NULL`
+FROM transactions t WHERE t.lease_until IS NOT NULL AND (t.status = 'CREATED' OR t.parked_at IS NOT NULL)`
 
 func (s store) backlog(ctx context.Context) (Backlog, error) {
 	var b Backlog
