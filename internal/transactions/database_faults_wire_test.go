@@ -2,6 +2,7 @@ package transactions
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"io"
@@ -25,6 +26,9 @@ type fault struct {
 	// worked says that PostgreSQL has done the statement, and committed it. Only an error
 	// that ends the connection can follow a commit.
 	worked bool
+	// arrives is how many bytes still arrive of what a cut breaks off: of the statement,
+	// or where it worked, of its answer.
+	arrives int
 }
 
 // ends says whether the connection is over: the server has gone down (class 57P), or
@@ -54,6 +58,7 @@ type faultyWire struct {
 	mu    sync.Mutex
 	seen  []string // executed since the last arm, in order
 	traps []wireTrap
+	whole int // bytes of what was last broken off, those that arrived included
 }
 
 type wireTrap struct {
@@ -167,13 +172,37 @@ func (f *faultyWire) serve(client net.Conn) {
 			}
 			continue
 		}
-		if with.worked && l.ask(question, io.Discard) != nil {
+		said, to := question, server
+		if with.worked {
+			var answer bytes.Buffer
+			if l.ask(question, &answer) != nil {
+				return
+			}
+			said, to = answer.Bytes(), client
+		}
+		if with.state == "" {
+			f.breakOff(to, said, with.arrives)
 			return
 		}
 		if !l.fail(with) {
 			return
 		}
 	}
+}
+
+// breakOff lets the first bytes of what is said arrive; the connection ends next.
+func (f *faultyWire) breakOff(to io.Writer, said []byte, arrives int) {
+	f.mu.Lock()
+	f.whole = len(said)
+	f.mu.Unlock()
+	_, _ = to.Write(said[:min(arrives, len(said))])
+}
+
+// broken is how long that was which was last broken off.
+func (f *faultyWire) broken() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.whole
 }
 
 // wireLink is a client's connection and the one to PostgreSQL that stands for it.
@@ -274,11 +303,8 @@ func (l wireLink) ask(question []byte, to io.Writer) error {
 	}
 }
 
-// fail tells the client of a fault, and says whether the connection goes on.
+// fail tells the client of an error, and says whether the connection goes on.
 func (l wireLink) fail(with fault) bool {
-	if with.state == "" {
-		return false
-	}
 	m := &pgproto3.ErrorResponse{Severity: "ERROR", SeverityUnlocalized: "ERROR", Code: with.state, Message: "made by a test"}
 	if with.ends() {
 		m.Severity, m.SeverityUnlocalized = "FATAL", "FATAL"

@@ -109,8 +109,9 @@ func prepare(dir string) error {
 }
 
 // build builds the binary as `make build` does, or with the race detector where
-// the tests themselves have it: then every process of theirs is watched as well.
-func build(path string) error {
+// the tests themselves have it: then every process of theirs is watched as well. more
+// are further flags.
+func build(path string, more ...string) error {
 	root, err := ModuleRoot()
 	if err != nil {
 		return err
@@ -122,7 +123,7 @@ func build(path string) error {
 	if raceDetector {
 		args, cgo = append(args, "-race"), "CGO_ENABLED=1"
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/payments")...)
+	cmd := exec.CommandContext(ctx, "go", append(append(args, more...), "./cmd/payments")...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
