@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
 )
 
 // The kinds of bad network between an instance and the database.
@@ -29,24 +31,53 @@ const (
 	weatherAtMost = lease / 3
 )
 
+// mischief is something that chaos does, for a while, to an instance or around it.
+type mischief func(ctx context.Context, i *instance, rng *rand.Rand)
+
 // chaos breaks things at moments of its own choosing, until ctx ends: what named
-// points reach on purpose, this reaches by chance.
+// points reach on purpose, this reaches by chance. Its acts are dealt like cards, so
+// that each comes as often as it is in the pack, and what is left to chance is when.
 func (s *stage) chaos(ctx context.Context) {
 	rng := rand.New(rand.NewPCG(uint64(s.seed), 0xc4a05))
-	acts := []func(context.Context, *instance, *rand.Rand){s.cutOff, s.refuse, s.nap, s.weather, s.lockUp}
-	if s.wild {
-		acts = append(acts, s.killAny, s.killAny, s.killAny, s.killBank)
-	} else if s.withhold == "" {
-		acts = append(acts, s.sleep)
-	}
-	if s.mortal {
-		end := s.ends()
-		acts = append(acts, end, end, end, end)
-	}
+	pack := s.pack()
 	for ctx.Err() == nil {
-		rest(ctx, 300*time.Millisecond+upTo(rng, 900*time.Millisecond))
-		i := s.instances[rng.IntN(len(s.instances))]
-		acts[rng.IntN(len(acts))](ctx, i, rng)
+		rng.Shuffle(len(pack), func(i, j int) { pack[i], pack[j] = pack[j], pack[i] })
+		for _, act := range pack {
+			rest(ctx, 300*time.Millisecond+upTo(rng, 900*time.Millisecond))
+			if ctx.Err() != nil {
+				return
+			}
+			act(ctx, s.instances[rng.IntN(len(s.instances))], rng)
+		}
+	}
+}
+
+// pack are the acts of the round.
+func (s *stage) pack() []mischief {
+	pack := []mischief{s.cutOff, s.refuse, s.nap, s.weathers(), s.locks()}
+	if s.wild {
+		pack = append(pack, s.killAny, s.killAny, s.killAny, s.killBank)
+	} else if s.withhold == "" {
+		pack = append(pack, s.sleep)
+	}
+	if !s.mortal {
+		return pack
+	}
+	end := s.ends()
+	pack = append(pack, end, end, end, s.takeSlots, s.takeSlots)
+	if s.ownDisk {
+		fill := s.fills()
+		pack = append(pack, fill, fill, fill, fill)
+	}
+	return pack
+}
+
+// inTurn is one of some after the other. Each round begins with another one.
+func inTurn[T any](seed int64, all []T) func() T {
+	turn := uint64(seed)
+	return func() T {
+		turn++
+		return all[turn%uint64(len(all))]
 	}
 }
 
@@ -79,34 +110,45 @@ func (s *stage) cutOff(ctx context.Context, i *instance, rng *rand.Rand) {
 	i.db.Up()
 }
 
-// weather is a bad network to the database: one of three kinds, for a while.
-func (s *stage) weather(ctx context.Context, i *instance, rng *rand.Rand) {
-	kinds := []struct {
+// weathers is a bad network to the database: one kind after the other, for a while.
+func (s *stage) weathers() mischief {
+	type weather struct {
 		name       string
-		begin, end func()
-	}{
-		{networkSilent, i.db.Hold, i.db.Release},
-		{networkSlow, func() { i.db.Slow(slowBy) }, func() { i.db.Slow(0) }},
-		{networkSliced, func() { i.db.Slice(true) }, func() { i.db.Slice(false) }},
+		begin, end func(*pgproxy.Proxy)
 	}
-	kind := kinds[rng.IntN(len(kinds))]
-	s.faults.note("", kind.name)
-	kind.begin()
-	rest(ctx, upTo(rng, weatherAtMost))
-	kind.end()
+	next := inTurn(s.seed, []weather{
+		{networkSilent, (*pgproxy.Proxy).Hold, (*pgproxy.Proxy).Release},
+		{networkSlow, func(p *pgproxy.Proxy) { p.Slow(slowBy) }, func(p *pgproxy.Proxy) { p.Slow(0) }},
+		{networkSliced, func(p *pgproxy.Proxy) { p.Slice(true) }, func(p *pgproxy.Proxy) { p.Slice(false) }},
+	})
+	return func(ctx context.Context, i *instance, rng *rand.Rand) {
+		w := next()
+		s.faults.note("", w.name)
+		w.begin(i.db)
+		rest(ctx, upTo(rng, weatherAtMost))
+		w.end(i.db)
+	}
 }
 
-// sqlLocks are what another session, such as a migration or somebody's console, holds
+// sqlLock is what another session, such as a migration or somebody's console, holds
 // while it thinks, and what the report calls it.
-var sqlLocks = []struct{ name, sql string }{
+type sqlLock struct{ name, sql string }
+
+var sqlLocks = []sqlLock{
 	{lockTable, `LOCK TABLE idempotency_keys IN SHARE ROW EXCLUSIVE MODE`},
 	{lockRows, `SELECT 1 FROM transactions WHERE lease_until IS NOT NULL FOR UPDATE SKIP LOCKED`},
 }
 
-// lockUp holds locks that the product's writes need, for a while. Where it does not get
-// them soon, nothing has happened.
-func (s *stage) lockUp(ctx context.Context, _ *instance, rng *rand.Rand) {
-	lock, d := sqlLocks[rng.IntN(len(sqlLocks))], upTo(rng, weatherAtMost)
+// locks holds locks that the product's writes need, one after the other, for a while.
+func (s *stage) locks() mischief {
+	next := inTurn(s.seed, sqlLocks)
+	return func(ctx context.Context, _ *instance, rng *rand.Rand) {
+		s.lockUp(ctx, next(), upTo(rng, weatherAtMost))
+	}
+}
+
+// lockUp holds a lock. Where it does not get it soon, nothing has happened.
+func (s *stage) lockUp(ctx context.Context, lock sqlLock, d time.Duration) {
 	_ = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { // PostgreSQL may end meanwhile
 		if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '1s'`); err != nil {
 			return err
@@ -127,16 +169,16 @@ func (s *stage) refuse(ctx context.Context, i *instance, rng *rand.Rand) {
 	s.open(i)
 }
 
-// ends is an act: it ends PostgreSQL, in one way after the other, and starts it again.
-func (s *stage) ends() func(context.Context, *instance, *rand.Rand) {
-	m, turn := s.ground.mortal, 0
-	ways := []struct {
+// ends is the end of PostgreSQL, in one way after the other, and its next start.
+func (s *stage) ends() mischief {
+	type way struct {
 		name string
 		end  func(context.Context) error
-	}{{serverKilled, m.kill}, {serverStopped, m.stopAtOnce}, {serverRestarted, m.stopInOrder}}
+	}
+	m := s.ground.mortal
+	next := inTurn(s.seed, []way{{serverKilled, m.kill}, {serverStopped, m.stopAtOnce}, {serverRestarted, m.stopInOrder}})
 	return func(ctx context.Context, _ *instance, rng *rand.Rand) {
-		way := ways[turn%len(ways)]
-		turn++
+		way := next()
 		if m.fall(ctx, way.end, upTo(rng, downAtMost)) {
 			s.faults.note("", way.name)
 		}

@@ -18,11 +18,12 @@ import (
 // manner is how a merchant's backend retries.
 type manner struct {
 	storm     int             // requests at once, at first
+	exhausts  bool            // the storm is at one instance, and its database says nothing meanwhile
 	hangUps   []time.Duration // patience of the first attempts; 0 waits
 	atOnce    bool            // retries without the pause that it was told
 	otherBody bool            // every other retry carries another amount
 	moves     bool            // goes to another instance each time
-	lazy      time.Duration   // pause after the first attempt
+	lazy      time.Duration   // pause after the first attempt that came as far as the provider
 	replays   int             // times that it asks again once it has its answer
 }
 
@@ -109,7 +110,7 @@ func (s *stage) pay(ctx context.Context, a ask) (record.Op, harness.Answer) {
 			}
 		}
 	case answer.Status == http.StatusCreated:
-		op.Status, op.Body = answer.Status, answer.Body
+		op.Status, op.Body, op.Replayed = answer.Status, answer.Body, answer.Replayed()
 		s.endAfterAnswer(ctx, o)
 	default:
 		op.Status, op.Code = answer.Status, answer.Code()
@@ -145,6 +146,7 @@ func (s *stage) payUntilAnswered(ctx context.Context, o *order) bool {
 	if o.manner.storm > 0 {
 		s.storm(ctx, o)
 	}
+	lazy := o.manner.lazy
 	for n := 0; ctx.Err() == nil; n++ {
 		a := ask{order: o, value: amount, via: s.via(o, n)}
 		if o.manner.otherBody && n%2 == 1 {
@@ -165,17 +167,33 @@ func (s *stage) payUntilAnswered(ctx context.Context, o *order) bool {
 		if n > impatientFor {
 			pause = max(pause, 8*restPause)
 		}
-		if n == 0 && o.manner.lazy > 0 {
-			pause = o.manner.lazy
+		if lazy > 0 && s.scripts.sent(o) {
+			s.stayAway(ctx, lazy)
+			lazy = 0
+			continue
 		}
 		rest(ctx, pause)
 	}
 	return false
 }
 
+// stayAway rests for that long, or until all faults have ended: a merchant who is still
+// away then would only keep the round waiting.
+func (s *stage) stayAway(ctx context.Context, d time.Duration) {
+	select {
+	case <-s.scripts.healed:
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
 // storm sends the same request many times at once.
 func (s *stage) storm(ctx context.Context, o *order) {
 	s.faults.note("", "client: storm")
+	if o.manner.exhausts {
+		s.exhaust(ctx, o)
+		return
+	}
 	var wg sync.WaitGroup
 	for n := range o.manner.storm {
 		wg.Go(func() { s.pay(ctx, ask{order: o, value: amount, via: s.instances[n%len(s.instances)]}) })

@@ -32,6 +32,8 @@ var prey = map[string]string{
 	"delete-by-key":                "a slow reader ends the next life",
 	"proof-ignores-may-send-until": "a resend after the claim's proof",
 	"holder-not-compared":          "a take-over that never was",
+	"warning-not-heard":            claimSentOn.name,
+	"read-back-unlocked":           claimReadBack.name,
 }
 
 // mutantClock is how far ahead the second instance's clock is, for the mutant that
@@ -155,6 +157,9 @@ func performOn(ctx context.Context, g *ground, o set, sc scene) (out outcome, pl
 	ctx, cancel := context.WithTimeout(ctx, sceneLimit)
 	defer cancel()
 	o.instances, o.env, o.progress = 2, map[string][]string{instancePrefix + "2": {mutantClock}}, func(string, ...any) {}
+	if sc.needsStandby() {
+		o.mortal, o.standby = true, synchronous
+	}
 	s, err := newStage(ctx, g, o)
 	if err != nil {
 		return out, nil, err

@@ -31,6 +31,7 @@ type options struct {
 	Mutants   bool          `help:"Hunt the mutants instead: each deliberate defect must be caught, and the product must come through the same scenes."`
 	PgBouncer bool          `name:"pgbouncer" help:"Instances reach the database through PgBouncer in transaction mode, as a role that can do no more than it must."`
 	Forgetful bool          `help:"A control, which has to fail: in every round PostgreSQL ends, and it runs with synchronous_commit off, so that it forgets what it has acknowledged."`
+	Async     bool          `help:"A control, which has to fail: in every round PostgreSQL fails over to an asynchronous standby, which has not received the last of what was acknowledged."`
 	Only      string        `help:"With --mutants: only the one of this name."`
 	JSON      bool          `name:"json" help:"The result as JSON, in the last line of the output; all else goes to the error output."`
 	SVG       string        `help:"Write the picture to this file."`
@@ -45,6 +46,7 @@ const (
 )
 
 func main() {
+	ownMounts()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

@@ -32,7 +32,10 @@ const (
 // synchronous_commit are on): what was committed has to be there again. The data may
 // lie in memory all the same: the end of every process takes nothing from the kernel,
 // where a file in memory is as safe as one on a disk. A loss of power is not tried.
-var mortalSettings = map[string]string{"max_connections": "400", "max_wal_size": "256MB"}
+// There are connections for two instances and for those who look on, and few more, so
+// that it takes little to use them up; and the log of writes leaves a small disk some
+// room.
+var mortalSettings = map[string]string{"max_connections": "64", "max_wal_size": "128MB", "min_wal_size": "32MB"}
 
 // forgetfulSettings acknowledge a commit before it is written: kill -9 then loses what
 // the server still had in its own memory. With them, the campaign has to fail.
@@ -46,29 +49,42 @@ const (
 )
 
 // mortal is the PostgreSQL of one stage, which may end at any time and is started
-// again on the same data. Each start has a socket in another folder; a symbolic link
-// leads to the one of the moment, so that its address stays.
+// again on the same data, or replaced by its standby. Each start has a socket in
+// another folder; a symbolic link leads to the one of the moment, so that its address
+// stays.
 type mortal struct {
 	dir      string
 	settings map[string]string
+	pair     *pair // its standby, or nil
+	ownDisk  bool  // dir is a file system of its own
 
 	mu      sync.Mutex // held from an end to the next start
+	data    string     // the folder of the cluster that is served
+	folders int        // that there were
 	server  *localpg.Server
 	watcher *pgx.Conn // open since the start, because kill has no time to connect
 	calm    bool
 	failure error
 }
 
-// startMortal makes a cluster and starts it; forgetful, it is none to trust.
-func startMortal(ctx context.Context, forgetful bool) (_ *mortal, err error) {
+// startMortal makes a cluster and starts it; forgetful, it is none to trust. It has no
+// standby yet.
+func startMortal(ctx context.Context, o set) (_ *mortal, err error) {
 	m := &mortal{settings: maps.Clone(mortalSettings)}
-	if forgetful {
+	if o.forgetful {
 		maps.Copy(m.settings, forgetfulSettings)
+	}
+	if o.standby != alone {
+		maps.Copy(m.settings, pairSettings)
 	}
 	if m.dir, err = os.MkdirTemp(pgtest.TempDir(), "oncepay-faults-pg-"); err != nil {
 		return nil, err
 	}
-	if err = os.Chmod(m.dir, 0o711); err == nil { // PostgreSQL may run as somebody else, who passes through
+	if err = m.takeDisk(o.ownDisk); err == nil {
+		err = os.Chmod(m.dir, 0o711) // PostgreSQL may run as somebody else, who passes through
+	}
+	if err == nil {
+		m.data = m.newFolder()
 		err = m.rise(ctx)
 	}
 	if err != nil {
@@ -77,8 +93,13 @@ func startMortal(ctx context.Context, forgetful bool) (_ *mortal, err error) {
 	return m, nil
 }
 
-func (m *mortal) data() string { return filepath.Join(m.dir, "data") }
 func (m *mortal) link() string { return filepath.Join(m.dir, "socket") }
+
+// newFolder is where the next cluster lies.
+func (m *mortal) newFolder() string {
+	m.folders++
+	return filepath.Join(m.dir, fmt.Sprintf("data-%d", m.folders))
+}
 
 // url leads to the server of the moment, whichever that is.
 func (m *mortal) url() string {
@@ -106,9 +127,14 @@ func address(s *localpg.Server) (*url.URL, url.Values, error) {
 func (m *mortal) rise(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, riseLimit)
 	defer cancel()
-	if m.server, err = localpg.Start(ctx, localpg.Options{Dir: m.data(), TempDir: pgtest.TempDir(), Settings: m.settings}); err != nil {
+	if m.server, err = localpg.Start(ctx, localpg.Options{Dir: m.data, TempDir: pgtest.TempDir(), Settings: m.settings}); err != nil {
 		return fmt.Errorf("start PostgreSQL: %w", err)
 	}
+	return m.lead(ctx)
+}
+
+// lead makes the address lead to the server. It wants mu held.
+func (m *mortal) lead(ctx context.Context) error {
 	_, q, err := address(m.server)
 	if err != nil {
 		return err
@@ -124,6 +150,11 @@ func (m *mortal) rise(ctx context.Context) (err error) {
 // fall ends the server in one way, leaves it down for a while and starts it again.
 // It reports whether it did: after heal, nothing falls any more.
 func (m *mortal) fall(ctx context.Context, way func(context.Context) error, down time.Duration) bool {
+	return m.replace(ctx, way, down, m.rise)
+}
+
+// replace ends the server in one way, and after a while brings one back in another.
+func (m *mortal) replace(ctx context.Context, way func(context.Context) error, down time.Duration, back func(context.Context) error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.calm || m.failure != nil || ctx.Err() != nil {
@@ -133,7 +164,7 @@ func (m *mortal) fall(ctx context.Context, way func(context.Context) error, down
 	err := way(ctx)
 	rest(ctx, min(down, downAtMost))
 	_ = m.watcher.Close(ctx) // it has ended with the server
-	m.failure = errors.Join(err, m.rise(ctx))
+	m.failure = errors.Join(err, back(ctx))
 	return true
 }
 
@@ -142,6 +173,9 @@ func (m *mortal) heal() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.calm = true
+	if m.pair != nil {
+		m.pair.line.release()
+	}
 }
 
 // problem is why the server could not be ended and started as it was to be, or nil.
@@ -181,7 +215,7 @@ func (m *mortal) kill(ctx context.Context) error {
 // postmaster is the process that postmaster.pid names, which is alive as long as its
 // server has not told its end.
 func (m *mortal) postmaster() (*os.Process, error) {
-	text, err := os.ReadFile(filepath.Join(m.data(), "postmaster.pid"))
+	text, err := os.ReadFile(filepath.Join(m.data, "postmaster.pid"))
 	if err != nil {
 		return nil, fmt.Errorf("find the postmaster: %w", err)
 	}
@@ -201,19 +235,30 @@ func (m *mortal) stopAtOnce(ctx context.Context) error {
 	return m.server.Stop(ended)
 }
 
-// stopInOrder is a fast shutdown: sessions are cut, and everything is written down.
-func (m *mortal) stopInOrder(ctx context.Context) error { return m.server.Stop(ctx) }
+// stopInOrder is a fast shutdown: sessions are cut, and everything is written down. It
+// waits for a standby to have it, too, so it ends at once after all where that is away.
+func (m *mortal) stopInOrder(ctx context.Context) error {
+	if m.pair != nil {
+		limited, cancel := context.WithTimeout(ctx, awayAtMost)
+		defer cancel()
+		ctx = limited
+	}
+	return m.server.Stop(ctx)
+}
 
 // close ends the server for good and removes its data.
 func (m *mortal) close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var err error
+	if m.pair != nil {
+		err = m.pair.close()
+	}
 	if m.watcher != nil {
 		_ = m.watcher.Close(context.Background()) // the server goes next
 	}
 	if m.server != nil {
-		err = m.stopAtOnce(context.Background())
+		err = errors.Join(err, m.stopAtOnce(context.Background()))
 	}
-	return errors.Join(err, os.RemoveAll(m.dir))
+	return errors.Join(err, m.leaveDisk(), os.RemoveAll(m.dir))
 }

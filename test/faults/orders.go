@@ -11,9 +11,17 @@ import (
 	"github.com/oncepay/oncepay/test/faults/pspproxy"
 )
 
-// A round's orders are drawn from its seed. The first ones see to it that every
+// A round's orders are drawn from its seed. The planned ones see to it that every
 // kill, every fault and every manner of a client comes up in every round; the
-// rest mix them.
+// rest mix them, in what time is left.
+
+// The turns of a round: those with a long way to where something befalls them begin
+// first, and those that are there for good measure last. Where a machine is slow, a
+// round is over before its last orders have begun.
+const (
+	early       = -1
+	goodMeasure = 1
+)
 
 // press draws orders.
 type press struct {
@@ -30,13 +38,15 @@ func (s *stage) drawOrders(mixed int) []*order {
 	p := &press{s: s, rng: rand.New(rand.NewPCG(uint64(s.seed), 0x0ce)), voids: s.withhold == ""}
 	for _, point := range faultpoint.Points {
 		// Where the way to a point is long, it is not come to while processes die all
-		// the time.
-		if slices.Contains(farPoints, point) != s.wild {
-			p.kill(point, false)
-			p.kill(point, true)
+		// the time; nor by each order, on the instance that may be killed.
+		times := 1
+		if !s.wild {
+			times = 2
 		}
-		if point == faultpoint.ObserveBefore && !s.wild {
-			p.kill(point, true)
+		for n := range 2 * times {
+			if slices.Contains(farPoints, point) != s.wild && (p.voids || !isVoid(point)) {
+				p.kill(point, n%2 == 1)
+			}
 		}
 	}
 	if !s.wild {
@@ -56,10 +66,23 @@ func (s *stage) drawOrders(mixed int) []*order {
 	return p.orders
 }
 
-// farPoints are reached after many seconds only.
+func isVoid(p faultpoint.Point) bool { return p == faultpoint.VoidBefore || p == faultpoint.VoidAfter }
+
+// farPoints are reached after many seconds only; or, as the end of a life is, by a
+// merchant who comes back before the purge.
 var farPoints = []faultpoint.Point{
-	faultpoint.ObserveBefore, faultpoint.VoidBefore, faultpoint.VoidAfter, faultpoint.ResolveAfter, faultpoint.PurgeAfter,
+	faultpoint.EndLifeBefore, faultpoint.ObserveBefore, faultpoint.VoidBefore, faultpoint.VoidAfter, faultpoint.ResolveAfter, faultpoint.PurgeAfter,
 }
+
+const (
+	// leftToRecovery is how long a merchant stays away so that recovery comes first:
+	// beyond the lease, and the second that recovery leaves to the merchant.
+	leftToRecovery = lease + 3*time.Second
+	// leftToVoid is how long it does so that recovery, which may only void after the
+	// proof moment, comes first even if it slept for longer than a lease meanwhile. The
+	// merchant's own request would not void: it sends again.
+	leftToVoid = proofAfter + lease + 4*time.Second
+)
 
 func (p *press) order(about string) *order {
 	n := len(p.orders)
@@ -85,8 +108,13 @@ func (p *press) kill(point faultpoint.Point, twice bool) {
 	o := p.order(fmt.Sprintf("killed at %s", point))
 	p.lead(o, point)
 	end := die()
-	if !p.s.wild && point != faultpoint.ObserveBefore {
+	switch {
+	case p.s.wild || point == faultpoint.ObserveBefore:
+	case isVoid(point):
+		o.turn = early // by when either instance may void, nobody sleeps any more
+	default:
 		end.on = firstInstance // where nobody sleeps
+		o.merchant, o.manner.moves, o.turn = 0, false, early
 	}
 	purge := point == faultpoint.PurgeBefore || point == faultpoint.PurgeAfter // which knows no nonce
 	o.steps = append(o.steps, planned{at: point, step: end, any: purge})
@@ -99,7 +127,8 @@ func (p *press) kill(point faultpoint.Point, twice bool) {
 func (p *press) lead(o *order, point faultpoint.Point) {
 	switch point {
 	case faultpoint.LeaveBefore, faultpoint.LeaveAfter:
-		o.charges = acts(pspproxy.ErrorAfter)
+		o.charges = acts(pspproxy.ErrorAfter, pspproxy.ErrorAfter) // whoever dies on the way there comes by once more
+		o.inquiries = acts(pspproxy.ErrorBefore, pspproxy.ErrorBefore)
 	case faultpoint.ResumeBefore, faultpoint.ResumeAfter:
 		o.charges = acts(pspproxy.ErrorBefore)
 		o.manner.atOnce = true
@@ -114,10 +143,10 @@ func (p *press) lead(o *order, point faultpoint.Point) {
 		o.story = forgotten
 	case faultpoint.RecoverBefore, faultpoint.RecoverAfter, faultpoint.RecoverAsked:
 		o.charges = acts(pspproxy.ErrorBefore)
-		o.story, o.manner.lazy = patient, lease
+		o.story, o.manner.lazy = patient, leftToRecovery
 	case faultpoint.VoidBefore, faultpoint.VoidAfter:
 		o.charges = acts(pspproxy.TimeoutBefore)
-		o.story, o.manner.lazy = patient, proofAfter+3*time.Second
+		o.story, o.manner.lazy = patient, leftToVoid
 	case faultpoint.ResolveAfter:
 		p.needsPerson(o)
 	default: // on everybody's way
@@ -163,18 +192,24 @@ func (p *press) providers() {
 			o.charges = append(o.charges, p.act(f))
 			o.manner.atOnce = attempt > 0
 		}
-		o := p.order(fmt.Sprintf("asked: %s", f))
-		o.charges, o.inquiries = acts(p.oneOf(pspproxy.TimeoutAfter, pspproxy.ErrorAfter)), []pspproxy.Act{p.act(f)}
-	}
-	for n := range 2 * attemptsTried {
-		attempt := n%attemptsTried + 1
-		o := p.order(fmt.Sprintf("refused, attempt %d", attempt))
-		o.charges = acts(slices.Repeat([]pspproxy.Fault{pspproxy.ErrorBefore}, attempt-1)...)
-		if attempt > 1 && n < attemptsTried { // and the first is still on its way
-			o.charges[0] = p.act(pspproxy.Late)
+		for range timesOf(f) {
+			o := p.order(fmt.Sprintf("asked: %s", f))
+			o.charges, o.inquiries = acts(p.oneOf(pspproxy.TimeoutAfter, pspproxy.ErrorAfter)), []pspproxy.Act{p.act(f)}
 		}
-		o.steps = p.s.refused(attempt)
-		o.manner.atOnce = true
+	}
+	for attempt := 1; attempt <= attemptsTried; attempt++ {
+		for n := range 2 * attempt { // the later the attempt, the fewer come so far
+			o := p.order(fmt.Sprintf("refused, attempt %d", attempt))
+			o.charges = acts(slices.Repeat([]pspproxy.Fault{pspproxy.ErrorBefore}, attempt-1)...)
+			if attempt > 1 {
+				o.turn = early
+			}
+			if attempt > 1 && n%2 == 0 { // and the first is still on its way
+				o.charges[0] = p.act(pspproxy.Late)
+			}
+			o.steps = p.s.refused(attempt)
+			o.manner.atOnce = true
+		}
 	}
 }
 
@@ -183,11 +218,25 @@ func (p *press) voidings() {
 	if !p.voids {
 		return
 	}
-	for _, f := range slices.Repeat(pspproxy.Faults, 3) {
-		o := p.order(fmt.Sprintf("voided: %s", f))
-		o.charges, o.voids = acts(pspproxy.TimeoutBefore), []pspproxy.Act{p.act(f)}
-		o.story, o.manner.lazy = patient, proofAfter+3*time.Second
+	for _, f := range pspproxy.Faults {
+		for range voidsEach * timesOf(f) {
+			o := p.order(fmt.Sprintf("voided: %s", f))
+			o.charges, o.voids = acts(pspproxy.TimeoutBefore), []pspproxy.Act{p.act(f)}
+			o.story, o.manner.lazy, o.turn = patient, leftToVoid, early
+		}
 	}
+}
+
+// voidsEach is how often a round tries each fault when it voids: few rounds do.
+const voidsEach = 4
+
+// timesOf says how often a fault is tried for each time that it is to happen. A
+// connection that is reused is not always at hand.
+func timesOf(f pspproxy.Fault) int {
+	if f == pspproxy.ReusedClosed {
+		return 3
+	}
+	return 1
 }
 
 // act is a fault with the times that it needs.
@@ -218,15 +267,15 @@ func (p *press) databases() {
 		if c.at == faultpoint.ObserveBefore && p.s.wild {
 			continue
 		}
-		ways := []pgproxy.Point{pgproxy.Asked, pgproxy.Answered}
-		if c.at == faultpoint.ObserveBefore { // half of them never come so far
-			ways = append(ways, ways...)
+		times := losesEach
+		if c.at == faultpoint.ObserveBefore { // fewer rounds have it
+			times *= 2
 		}
-		for _, where := range ways {
+		for _, where := range slices.Repeat([]pgproxy.Point{pgproxy.Asked, pgproxy.Answered}, times) {
 			o := p.order(fmt.Sprintf("%s lost", c.statement))
 			p.lead(o, c.at)
 			if c.at == faultpoint.ObserveBefore {
-				o.turn = -1 // it sleeps for long, and others who do are killed in the end
+				o.turn = early // it sleeps for long, and others who do are killed in the end
 			}
 			o.steps = append(o.steps, planned{at: c.at, step: p.s.cut(c.statement, where)})
 		}
@@ -234,6 +283,9 @@ func (p *press) databases() {
 }
 
 const (
+	// losesEach is how often a round loses each statement, and each answer: half of
+	// those that come late in a payment's life are never said.
+	losesEach = 2
 	// breaksEach is how often a round breaks each statement, and each answer, off.
 	breaksEach = 3
 	// longestMessage is more than the exchange of any statement of ours is long, so
@@ -271,11 +323,16 @@ func (p *press) deaths() {
 	}
 	for range killsAfterAnswer {
 		o := p.order("PostgreSQL killed after its answer")
-		o.last, o.turn = true, -1 // there may be no time for the round's last orders
+		o.last, o.turn = true, early // there may be no time for the round's last orders
 	}
 }
 
-const stormSize = 50
+const (
+	// stormSize is more than a pool has connections.
+	stormSize = 50
+	// exhaustsEach is how often a round exhausts an instance's pool.
+	exhaustsEach = 4
+)
 
 func (p *press) manners() {
 	for range 2 {
@@ -294,6 +351,10 @@ func (p *press) manners() {
 		a, b := p.order("twin"), p.order("twin")
 		b.nonce, b.id, a.story, b.story = a.nonce, a.id, twin, twin
 	}
+	for range exhaustsEach {
+		o := p.order("more requests than connections")
+		o.manner.storm, o.manner.exhausts = stormSize, true
+	}
 	for range 6 {
 		o := p.order("hangs up")
 		o.charges = []pspproxy.Act{p.act(pspproxy.Slow)}
@@ -306,6 +367,7 @@ func (p *press) manners() {
 // mix draws an order that meets a few things at once.
 func (p *press) mix() {
 	o := p.order("mixed")
+	o.turn = goodMeasure
 	for range p.rng.IntN(3) {
 		o.charges = append(o.charges, p.act(pspproxy.Faults[p.rng.IntN(len(pspproxy.Faults))]))
 	}

@@ -53,6 +53,9 @@ func round(ctx context.Context, g *ground, o set, mixed int) (_ outcome, err err
 			err = closeErr
 		}
 	}()
+	if err := s.noteClocks(ctx); err != nil {
+		return outcome{}, fmt.Errorf("seed %d: %w", o.seed, err)
+	}
 	orders := s.drawOrders(mixed)
 	s.progress("%d orders, %d instances, provider without %q, PostgreSQL ends: %t", len(orders), len(s.instances), s.withhold, s.mortal)
 	unanswered := s.run(ctx, orders)
@@ -76,6 +79,9 @@ func (s *stage) run(ctx context.Context, orders []*order) []*order {
 		slots        = make(chan struct{}, inFlight)
 	)
 	chaos.Go(func() { s.chaos(mayhem) })
+	if s.standby != alone {
+		chaos.Go(func() { s.standbys(mayhem) })
+	}
 	for _, o := range orders {
 		select {
 		case slots <- struct{}{}:
@@ -123,6 +129,7 @@ func (s *stage) heal() {
 	}
 	for _, i := range s.instances {
 		i.db.Up()
+		i.db.Release()
 		s.open(i)
 	}
 }
@@ -168,7 +175,7 @@ func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, er
 		return out, err
 	}
 	defer conn.Close(ctx)
-	run := oracle.Run{Seed: s.seed, Ops: s.rec.Ops(), Ledger: ledger, Settled: unresolved == 0}
+	run := oracle.Run{Seed: s.seed, Ops: s.doubted(s.rec.Ops()), Ledger: ledger, Settled: unresolved == 0}
 	out.faults, run.Broken = s.faults.sums()
 	out.operations = len(run.Ops)
 	if out.violations, out.figures, err = oracle.Judge(ctx, conn, run); err != nil {

@@ -45,6 +45,8 @@ var scenes = []scene{
 	{"a slow reader ends the next life", "", slowReaderEnds},
 	{"a resend after the claim's proof", "can_void", resendMovesProof},
 	{"a take-over that never was", "can_void", takeOverNeverWas},
+	claimSentOn,
+	claimReadBack,
 }
 
 // sceneNamed finds a scene.

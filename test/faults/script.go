@@ -23,11 +23,12 @@ type order struct {
 	manner   manner
 	story    story
 	declined bool // its card has no funds
-	turn     int  // negative: among the first of the round
+	turn     int  // early, goodMeasure, or between them
 	last     bool // PostgreSQL is killed as soon as it has been told that it is paid
 
 	// What the provider's network does to the n-th request of each kind.
 	charges, inquiries, voids []pspproxy.Act
+	sent                      bool // a charge has come by; guarded by scripts.mu
 	// steps at fault points, and points whose kill is followed by another.
 	steps []planned
 	twice []faultpoint.Point
@@ -59,10 +60,11 @@ type scripts struct {
 	byOrder     map[string]*order // by account and order
 	byReference map[string]*order
 	calm        bool
+	healed      chan struct{} // closed by heal
 }
 
 func newScripts() *scripts {
-	return &scripts{byOrder: map[string]*order{}, byReference: map[string]*order{}}
+	return &scripts{byOrder: map[string]*order{}, byReference: map[string]*order{}, healed: make(chan struct{})}
 }
 
 func (s *scripts) add(account string, o *order) {
@@ -75,7 +77,10 @@ func (s *scripts) add(account string, o *order) {
 func (s *scripts) heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.calm = true
+	if !s.calm {
+		s.calm = true
+		close(s.healed)
+	}
 }
 
 // next takes the next act for a request of that order.
@@ -86,6 +91,9 @@ func (s *scripts) next(r pspproxy.Request) (*order, pspproxy.Act) {
 	if o == nil && r.Order != "" {
 		o = s.byOrder[r.Account+"/"+r.Order]
 		s.byReference[r.Reference] = o
+	}
+	if o != nil && r.Kind == pspproxy.Charge {
+		o.sent = true
 	}
 	if o == nil || s.calm {
 		return o, pspproxy.Act{}
@@ -111,6 +119,13 @@ func (s *scripts) knows(reference string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.byReference[reference] != nil
+}
+
+// sent says whether a charge of the order has come by.
+func (s *scripts) sent(o *order) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return o.sent
 }
 
 // introduce tells which order a reference is of, where no charge with it has come

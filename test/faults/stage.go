@@ -81,13 +81,16 @@ func newGround(ctx context.Context, dir string, pgBouncer bool) (*ground, error)
 }
 
 // newMortalGround is the ground of one stage whose PostgreSQL ends now and then.
-func newMortalGround(ctx context.Context, dir string, pgBouncer, forgetful bool) (*ground, error) {
-	m, err := startMortal(ctx, forgetful)
+func newMortalGround(ctx context.Context, dir string, pgBouncer bool, o set) (*ground, error) {
+	m, err := startMortal(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	g := &ground{mortal: m, dir: dir, pgBouncer: pgBouncer}
-	if err := g.makeTemplate(ctx); err != nil {
+	if err = g.makeTemplate(ctx); err == nil && o.standby != alone {
+		err = m.pairUp(ctx, o.standby)
+	}
+	if err != nil {
 		return nil, errors.Join(err, g.close())
 	}
 	return g, nil
@@ -165,13 +168,17 @@ type set struct {
 	seed      int64
 	binary    string
 	instances int
-	wild      bool // processes die all the time; otherwise they sleep
-	mortal    bool // PostgreSQL is the stage's own, and ends now and then
-	forgetful bool // and does not keep what it has acknowledged
-	withhold  string
-	setup     string              // SQL, before anything is started
-	env       map[string][]string // more variables, by instance
-	progress  func(format string, args ...any)
+	wild      bool        // processes die all the time; otherwise they sleep
+	mortal    bool        // PostgreSQL is the stage's own, and ends now and then
+	forgetful bool        // and does not keep what it has acknowledged
+	standby   standbyKind // what takes its place when it fails over; its disk then fills never
+	ownDisk   bool        // and has a disk of its own, which can be filled
+	// serializable says that sessions which set nothing themselves are SERIALIZABLE.
+	serializable bool
+	withhold     string
+	setup        string              // SQL, before anything is started
+	env          map[string][]string // more variables, by instance
+	progress     func(format string, args ...any)
 }
 
 // stage is one run: its own database, provider, instances, merchants and faults.
@@ -189,7 +196,9 @@ type stage struct {
 	rec       *record.Log
 	faults    *faults
 	scripts   *scripts
-	token     string // the operator's
+	token     string        // the operator's
+	behind    time.Duration // since when the standby is
+	doubts    []doubt       // of the failovers to one that was
 	clients   clients
 }
 
@@ -197,7 +206,7 @@ type stage struct {
 func newStage(ctx context.Context, g *ground, o set) (_ *stage, err error) {
 	s := &stage{set: o, ground: g, rec: record.NewLog(), faults: newFaults(), scripts: newScripts()}
 	if o.mortal {
-		if s.ground, err = newMortalGround(ctx, g.dir, g.pgBouncer, o.forgetful); err != nil {
+		if s.ground, err = newMortalGround(ctx, g.dir, g.pgBouncer, o); err != nil {
 			return nil, err
 		}
 	}
@@ -213,7 +222,10 @@ func newStage(ctx context.Context, g *ground, o set) (_ *stage, err error) {
 	if s.dbName, dbURL, err = s.ground.database(ctx); err != nil {
 		return nil, err
 	}
-	if s.pool, err = pgxpool.New(ctx, dbURL); err != nil {
+	if s.pool, err = openPool(ctx, dbURL); err != nil {
+		return nil, err
+	}
+	if err = s.strictByDefault(ctx); err != nil {
 		return nil, err
 	}
 	if o.setup != "" {

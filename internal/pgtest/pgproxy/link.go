@@ -50,6 +50,7 @@ type link struct {
 
 	mu       sync.Mutex
 	waiting  []*question // asked and not answered yet, the oldest first
+	unheard  int         // what the client asked, its session included, and has not heard the answer to
 	stranded bool        // the client is gone, and what it asked may still go on
 }
 
@@ -62,7 +63,7 @@ type question struct {
 func newLink(p *Proxy, client, server net.Conn) *link {
 	return &link{
 		proxy: p, client: client, server: server, fromClient: bufio.NewReader(client), fromServer: bufio.NewReader(server),
-		closed: make(chan struct{}), statements: map[string]string{}, portals: map[string]string{},
+		closed: make(chan struct{}), statements: map[string]string{}, portals: map[string]string{}, unheard: 1,
 	}
 }
 
@@ -79,6 +80,20 @@ func (l *link) strand() {
 	defer l.mu.Unlock()
 	l.stranded = true
 	_ = l.client.Close()
+}
+
+// heard notes that so many answers have arrived.
+func (l *link) heard(answers int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unheard -= answers
+}
+
+// isBusy says whether the client waits for an answer.
+func (l *link) isBusy() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unheard > 0
 }
 
 func (l *link) isStranded() bool {
@@ -105,6 +120,7 @@ func (l *link) start() error {
 				return err
 			}
 		case codeCancel:
+			l.heard(1) // it has no answer
 			if err := l.write(l.server, raw); err != nil {
 				return err
 			}
@@ -257,6 +273,7 @@ func (l *link) ask(r Round, raw []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.waiting = append(l.waiting, q)
+	l.unheard++
 	return true
 }
 
@@ -266,6 +283,7 @@ func (l *link) pumpAnswers() {
 	var (
 		out   []byte
 		state string
+		ready int // answers in out
 	)
 	for {
 		kind, message, err := readMessage(l.fromServer)
@@ -279,6 +297,7 @@ func (l *link) pumpAnswers() {
 		case 'E':
 			state = stateOf(message[1+headerLength:])
 		case 'Z':
+			ready++
 			if q != nil && !l.answered(q, state, message[len(message)-1]) {
 				if q.trap != nil {
 					_ = l.write(l.client, q.trap.spared(out)) // the connection ends next
@@ -293,7 +312,8 @@ func (l *link) pumpAnswers() {
 		if err := l.write(l.client, out); err != nil && !l.isStranded() {
 			return
 		}
-		out = out[:0]
+		l.heard(ready)
+		out, ready = out[:0], 0
 	}
 }
 

@@ -190,6 +190,21 @@ func (p *Proxy) Release() {
 	}
 }
 
+// Busy is how many connections are waiting just now: for an answer of PostgreSQL's, or
+// for their session to begin. As many as a pool may have, and the pool is exhausted.
+func (p *Proxy) Busy() int {
+	p.mu.Lock()
+	links := p.allLinks()
+	p.mu.Unlock()
+	busy := 0
+	for _, l := range links {
+		if l.isBusy() {
+			busy++
+		}
+	}
+	return busy
+}
+
 // Slow delays whatever either side says from now on by that much. 0 ends it.
 func (p *Proxy) Slow(pause time.Duration) {
 	p.mu.Lock()

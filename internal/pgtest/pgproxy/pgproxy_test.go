@@ -310,6 +310,40 @@ func TestASilentNetworkDeliversLate(t *testing.T) {
 	wantNotes(t, beside, 2)
 }
 
+func TestBusyCountsTheConnectionsOnWhichSomebodyWaits(t *testing.T) {
+	t.Parallel()
+	proxy, through, _ := begin(t)
+	connect(t, proxy.URL()) // rests
+	want := func(n int) {
+		t.Helper()
+		limit := time.After(20 * time.Second)
+		for proxy.Busy() != n {
+			select {
+			case <-time.After(time.Millisecond):
+			case <-limit:
+				t.Fatalf("%d connections are busy, not %d", proxy.Busy(), n)
+			}
+		}
+	}
+	want(0)
+	proxy.Hold()
+	written := write(t, through)
+	began := make(chan error, 1)
+	go func() {
+		conn, err := pgx.Connect(t.Context(), proxy.URL())
+		if err == nil {
+			err = conn.Close(t.Context())
+		}
+		began <- err
+	}()
+	want(2) // one asks for an answer, one for its session
+	proxy.Release()
+	if err := errors.Join(<-written, <-began); err != nil {
+		t.Error(err)
+	}
+	want(0)
+}
+
 func TestEverythingThatClientsSayCanBeRead(t *testing.T) {
 	t.Parallel()
 	proxy, through, _ := begin(t)

@@ -8,6 +8,7 @@ const (
 	wireFile    = "internal/providers/wire.go"
 	adapterFile = "internal/providers/sandbox/adapter.go"
 	purgeFile   = "internal/idem/store.go"
+	confirmFile = "internal/postgres/confirm.go"
 	// addedFile is none of the product's.
 	addedFile = "internal/transactions/mutant.go"
 )
@@ -18,6 +19,7 @@ func All() []Mutant {
 		callInsideTransaction(), releaseOnAnyAttempt(), releaseBeforeProofMoment(), noFence(), processClock(), nonceAsReference(),
 		selectThenInsert(), finishUnconditional(), purgeUnresolved(), requestContext(), transportResends(), eventOutside(),
 		fenceAlone(), expiryFromClaim(), deleteByKey(), proofIgnoresMaySendUntil(), holderNotCompared(),
+		warningNotHeard(), readBackUnlocked(),
 	}
 }
 
@@ -27,11 +29,12 @@ func callInsideTransaction() Mutant {
 		Defect: "The provider is called inside the database transaction that claims the nonce; a crash after the send rolls the claim back, " +
 			"and the retry charges under a new reference.",
 		Edits: []Edit{
-			{storeFile, "\terr = s.db.Conn(ctx).Raw(sqlBegin,", `	open := s.db.Conn(ctx).Begin()
+			{storeFile, "\terr = s.db.Confirmed(ctx, func(db postgres.Tx) error {\n\t\treturn db.Raw(sqlBegin,", `	open := s.db.Conn(ctx).Begin()
 	if err = open.Error; err != nil {
 		return tx, c, false, err
 	}
-	err = open.Raw(sqlBegin,`},
+	err = s.db.Confirmed(ctx, func(postgres.Tx) error {
+		return open.Raw(sqlBegin,`},
 			{storeFile, "\tif errors.Is(err, sql.ErrNoRows) {\n", `	if err != nil {
 		open.Rollback()
 	} else {
@@ -39,7 +42,8 @@ func callInsideTransaction() Mutant {
 	}
 	if errors.Is(err, sql.ErrNoRows) {
 `},
-			{storeFile, "s.db.Conn(ctx).Raw(sqlFinish,", "s.within(ctx, tx.ID).Raw(sqlFinish,"},
+			{storeFile, "s.confirmed(ctx, &n, sqlFinish,", "one(s.within(ctx, tx.ID).Raw(sqlFinish,"},
+			{storeFile, "e.resolution.reason, e.resolution.requestID)\n", "e.resolution.reason, e.resolution.requestID), &n)\n"},
 			{storeFile, `wrap("finish", err)`, `wrap("finish", commit(tx.ID, err))`},
 			{storeFile, "s.db.Conn(ctx).Raw(sqlLeave,", "s.within(ctx, tx.ID).Raw(sqlLeave,"},
 			{storeFile, `wrap("leave", err)`, `wrap("leave", commit(tx.ID, err))`},
@@ -354,5 +358,27 @@ func holderNotCompared() Mutant {
 			{storeFile, "t.fence = $3::bigint AND t.lease_holder = $4::uuid\n", "t.fence = $3::bigint AND $4::uuid IS NOT NULL\n"},
 		},
 		Withhold: "can_void",
+	}
+}
+
+func warningNotHeard() Mutant {
+	return Mutant{
+		Name: "warning-not-heard",
+		Defect: "A commit that PostgreSQL calls a success counts as one, whatever it warns of beside it; a claim whose wait for the standby was cancelled is sent on, " +
+			"the failover forgets it, and the next request charges again.",
+		Edits: []Edit{
+			{confirmFile, "if err == nil && d.raised.Load() {", "if err == nil && d == nil {"},
+		},
+	}
+}
+
+func readBackUnlocked() Mutant {
+	return Mutant{
+		Name: "read-back-unlocked",
+		Defect: "After a lost COMMIT a claim is believed because it is visible, which one is whose wait for the standby was ended; it is sent on, " +
+			"the failover forgets it, and the next request charges again.",
+		Edits: []Edit{
+			{storeFile, "const lockedRow = `\nFOR NO KEY UPDATE OF t`", "const lockedRow = ``"},
+		},
 	}
 }

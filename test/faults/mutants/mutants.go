@@ -23,6 +23,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/oncepay/oncepay/test/wallclock"
 )
 
 // Edit replaces one passage of the product's source.
@@ -48,6 +50,11 @@ type Mutant struct {
 // Overlay writes m's edited files, and the overlay.json that puts them in the place
 // of the product's, into dir. It fails if the code that m edits has changed.
 func Overlay(root, dir string, m Mutant) (file string, err error) {
+	return overlay(root, dir, m, map[string]string{})
+}
+
+// overlay puts others in the place of some files more.
+func overlay(root, dir string, m Mutant, replaced map[string]string) (file string, err error) {
 	if root, err = filepath.Abs(root); err != nil { // the go command runs elsewhere
 		return "", err
 	}
@@ -58,8 +65,6 @@ func Overlay(root, dir string, m Mutant) (file string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("mutant %s: %w", m.Name, err)
 	}
-	var overlay struct{ Replace map[string]string }
-	overlay.Replace = map[string]string{}
 	for name, text := range edited {
 		path := filepath.Join(dir, "edited", name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -68,9 +73,9 @@ func Overlay(root, dir string, m Mutant) (file string, err error) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return "", err
 		}
-		overlay.Replace[filepath.Join(root, name)] = path
+		replaced[filepath.Join(root, name)] = path
 	}
-	b, err := json.MarshalIndent(overlay, "", "  ")
+	b, err := json.MarshalIndent(map[string]any{"Replace": replaced}, "", "  ")
 	if err != nil {
 		return "", err
 	}
@@ -115,18 +120,27 @@ func (e Edit) apply(before string) (string, error) {
 	return strings.Replace(before, e.Old, e.New, 1), nil
 }
 
-// Build builds m with its fault points, as dir/payments-<name>. Many may be built in
-// one dir; one without edits is the product.
+// Build builds m with its fault points and a wall clock that can be set off
+// (wallclock.Variable), as dir/payments-<name>. Many may be built in one dir; one without
+// edits is the product. Go's own packages are compiled anew for that clock, once for all.
 func Build(ctx context.Context, root, dir string, m Mutant) (binary string, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return "", err
 	}
-	overlay, err := Overlay(root, filepath.Join(dir, m.Name), m)
+	clock := filepath.Join(dir, m.Name, "wallclock")
+	if err := os.MkdirAll(clock, 0o700); err != nil {
+		return "", err
+	}
+	replaced, err := wallclock.Overlay(ctx, root, clock)
+	if err != nil {
+		return "", err
+	}
+	edits, err := overlay(root, filepath.Join(dir, m.Name), m, replaced)
 	if err != nil {
 		return "", err
 	}
 	binary = filepath.Join(dir, "payments-"+m.Name)
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "faultpoints", "-trimpath", "-buildvcs=false", "-overlay", overlay, "-o", binary, "./cmd/payments")
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "faultpoints", "-trimpath", "-buildvcs=false", "-overlay", edits, "-o", binary, "./cmd/payments")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -120,6 +120,9 @@ func (l life) take(s step) (bool, life) {
 
 // factOf reads an operation.
 func factOf(o record.Op) fact {
+	if unsure(o) {
+		return nothing
+	}
 	switch o.Kind {
 	case record.Pay:
 		return factOfPay(o)

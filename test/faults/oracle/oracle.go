@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/shopspring/decimal"
@@ -84,6 +85,7 @@ type Figures struct {
 	Unresolved    int // transactions that are neither terminal nor parked
 	Parked        int
 	Nonces        int
+	Shown         int // replays that nobody had promised, and that are told otherwise since
 	Undecided     int // nonces whose history was too long to judge in the time
 }
 
@@ -141,13 +143,18 @@ func newTrial(r Run, w world) *trial {
 		if endsLife(o) {
 			t.ages[nonceOf(o)] = append(t.ages[nonceOf(o)], o)
 		}
-		if factOf(o) == isAnswered {
+		if o.Kind == record.Pay && o.Status == http.StatusCreated {
 			t.answers = append(t.answers, readAnswer(o))
 		}
 	}
 	t.figures.Nonces, t.figures.Charges = len(nonces), len(r.Ledger)
 	return t
 }
+
+// unsure reports whether what an operation was told is no promise: a first 201 is told
+// once the standby has what it says, but a replay, or a look-up, tells what is there.
+// Where a primary is lost whose standby was away, that may be told otherwise later on.
+func unsure(o record.Op) bool { return o.Doubtful && (o.Replayed || o.Kind == record.Look) }
 
 // endsLife reports whether the next request with that nonce may begin a new life.
 // An Age that failed may have taken place.

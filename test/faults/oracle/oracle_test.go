@@ -195,6 +195,25 @@ func TestAParkedTransactionBreaksNoPromise(t *testing.T) {
 	}
 }
 
+// A replay tells what is there, also on a primary that is lost with it. What it names
+// has to be kept all the same.
+func TestReplayByALostPrimaryIsNoPromise(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.ordinary()
+	other := append(purchase.body(transactions.Succeeded), '\n')
+	s.op(purchase, record.Op{Kind: record.Pay, Status: 201, Body: other, Replayed: true, Doubtful: true})
+	s.op(purchase, record.Op{Kind: record.Look, Status: 200, Payment: purchase.payment(), Doubtful: true})
+	violations, figures := s.judge()
+	if len(violations) > 0 || figures.Shown != 1 {
+		t.Errorf("violations: %+v, figures: %+v", violations, figures)
+	}
+	s.op(purchase, record.Op{Kind: record.Pay, Status: 201, Body: declined.body(transactions.Declined), Replayed: true, Doubtful: true})
+	if violations, _ := s.judge(); len(violations) == 0 {
+		t.Error("nobody complains of a replay of somebody else's payment")
+	}
+}
+
 // entry finds a line of the ledger to tamper with.
 func (s *scene) entry(d deal) *record.Entry {
 	at := slices.IndexFunc(s.run.Ledger, func(e record.Entry) bool { return e.Reference == d.transaction() })
@@ -256,6 +275,12 @@ func TestOraclesComplain(t *testing.T) {
 			s.sql(`UPDATE idempotency_keys SET response_status = NULL, response_body = NULL WHERE transaction_id = $1`, declined.transaction())
 		}},
 		{"an answer that is stored otherwise", []string{AnswerDurable}, "its row has a 201", func(s *scene) {
+			s.sql(`UPDATE idempotency_keys SET response_body = response_body || ' ' WHERE transaction_id = $1`, purchase.transaction())
+		}},
+		{"a first answer of a primary that was lost", []string{AnswerDurable}, "its row has a 201", func(s *scene) {
+			for i := range s.run.Ops {
+				s.run.Ops[i].Doubtful = true
+			}
 			s.sql(`UPDATE idempotency_keys SET response_body = response_body || ' ' WHERE transaction_id = $1`, purchase.transaction())
 		}},
 		{"an acknowledged amount that is not kept", []string{AcknowledgedKept, ChargeAndPayment}, "with 45.67 USD and is kept with 45.68 USD", func(s *scene) {

@@ -38,6 +38,11 @@ type Op struct {
 	Status int    // HTTP status
 	Code   string // of an error, such as REQUEST_IN_PROCESS
 	Body   []byte // of a 201 to Pay
+	// Replayed says, of a 201 to Pay, that it was told as a replay.
+	Replayed bool
+	// Doubtful says that what it was told may be of a primary whose synchronous standby
+	// was away, and which was lost before that came back.
+	Doubtful bool
 	// Answered says, of a Look, that the newest life has an answer; Payment is that
 	// life's payment, whether it has one or not. Empty: the nonce has no life.
 	Answered bool

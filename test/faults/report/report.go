@@ -25,10 +25,11 @@ type Result struct {
 
 	Operations, Nonces, Charges, Acknowledged int
 
-	Faults  map[string]int // by kind, such as "process: killed"
-	Points  []Point        // crash points, in the order a payment meets them
-	Kinds   []string       // every kind the campaign knows, so that what was not met can be said
-	Oracles []string       // the names of all of them
+	Faults  map[string]int    // by kind, such as "process: killed"
+	Points  []Point           // crash points, in the order a payment meets them
+	Kinds   []string          // every kind the campaign knows, so that what was not met can be said
+	Excused map[string]string // kinds that could not be met, and why
+	Oracles []string          // the names of all of them
 
 	DoubleCharges, Lost, Unresolved, Parked, Undecided int
 
@@ -80,11 +81,19 @@ func (r Result) NotHit() []string {
 	for _, g := range r.groups() {
 		for _, k := range g.kinds {
 			if k.count == 0 {
-				gaps = append(gaps, fmt.Sprintf("fault %s: never met", k.full))
+				gaps = append(gaps, fmt.Sprintf("fault %s: never met%s", k.full, r.excuse(k.full)))
 			}
 		}
 	}
 	return gaps
+}
+
+// excuse is why a kind could not be met, behind a comma; or nothing.
+func (r Result) excuse(kind string) string {
+	if why := r.Excused[kind]; why != "" {
+		return ", because " + why
+	}
+	return ""
 }
 
 // Failed says whether a promise was broken, or a defect that was put in on purpose

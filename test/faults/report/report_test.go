@@ -62,10 +62,12 @@ func TestNotHitNamesEachGapOnce(t *testing.T) {
 		report.Point{Name: "send.wire", Reached: 2}, report.Point{Name: "never"})
 	r.Kinds = append(r.Kinds, "client: gave up")
 	r.Faults["client: hung up"] = 0
+	r.Kinds = append(r.Kinds, "disk: full")
+	r.Excused = map[string]string{"disk: full": "nobody may"}
 	want := []string{
 		"crash point purge.after: never twice", "crash point void.after: never once",
 		"crash point send.wire: never once", "crash point send.wire: never twice", "crash point never: never reached",
-		"fault client: gave up: never met", "fault client: hung up: never met",
+		"fault client: gave up: never met", "fault client: hung up: never met", "fault disk: full: never met, because nobody may",
 	}
 	if got := r.NotHit(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
