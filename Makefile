@@ -71,9 +71,11 @@ mutants: postgres ## See that the campaign catches every deliberate defect (ARGS
 BENCH := bin/payments-bench
 
 # Not a step of ci: what it says of a machine that does other things is not worth much.
+# pgbench comes with most systems' servers; the program says where to find it if not.
 .PHONY: bench
-bench: postgres ## Measure the API against pgbench on the same database (ARGS="…")
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BENCH) ./test/bench
+bench: ## Measure the API against pgbench on the same database (ARGS="…")
+	@./scripts/install-postgres.sh
+	go build -trimpath -buildvcs=false -o $(BENCH) ./test/bench
 	@exec ./$(BENCH) $(ARGS)
 
 .PHONY: lint
@@ -104,6 +106,7 @@ clean: ## Remove the programs that were built; tools and data stay
 postgres:
 	@./scripts/install-postgres.sh
 	@./scripts/install-pgbouncer.sh
+	@./scripts/install-faketime.sh
 
 tools:
 	@./scripts/install-tools.sh

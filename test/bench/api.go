@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"time"
 
@@ -24,20 +25,22 @@ import (
 	"github.com/oncepay/oncepay/internal/worker"
 )
 
-// What `payments serve` has by default.
+// What `payments serve` has by default; a test compares it.
 const (
-	providerTimeout = 25 * time.Second
-	lease           = providerTimeout + 20*time.Second
-	retention       = 24 * time.Hour
-	requestTimeout  = 30 * time.Second
-	answerMargin    = 15 * time.Second
-	maxInFlight     = 1024
-	directoryEvery  = time.Second
-	directoryMaxAge = 4 * time.Second
-	usesEvery       = time.Minute
-	arrivalsEvery   = 500 * time.Millisecond
-	recoveryEvery   = 2 * time.Second
-	purgeEvery      = time.Minute
+	providerTimeout  = 25 * time.Second
+	leaseOverTimeout = 20 * time.Second
+	lease            = providerTimeout + leaseOverTimeout
+	settle           = time.Minute
+	retention        = 24 * time.Hour
+	requestTimeout   = 30 * time.Second
+	answerMargin     = 15 * time.Second
+	maxInFlight      = 1024
+	directoryEvery   = time.Second
+	directoryMaxAge  = 4 * time.Second
+	usesEvery        = time.Minute
+	arrivalsEvery    = 500 * time.Millisecond
+	recoveryEvery    = 2 * time.Second
+	purgeEvery       = time.Minute
 )
 
 // Where the generator tells the API's process what it needs.
@@ -129,7 +132,7 @@ func (a *api) policyOf(account uuid.UUID) idem.Policy {
 func (a *api) mount(log *slog.Logger) {
 	probes := httpapi.NewProbes(a.db.Ping, log)
 	public := httpapi.New(httpapi.Options{
-		Log: log, Unavailable: postgres.IsUnavailable, Describe: postgres.Describe, Probes: probes, FailedAuth: httpapi.FailedAuthPerMinute,
+		Log: log, Transient: postgres.IsTransient, Describe: postgres.Describe, Probes: probes, FailedAuth: httpapi.FailedAuthPerMinute,
 		Observe: a.seen.Requests(telemetry.Public), Timeout: requestTimeout, MaxInFlight: maxInFlight,
 	})
 	transactions.NewHandler(a.service, a.auth).Mount(public)
@@ -172,7 +175,8 @@ func (a *api) stop(ctx context.Context) error {
 // apiCmd is the process that is measured.
 type apiCmd struct{}
 
-// run prints the API's address, and serves until the generator closes in, or is gone.
+// run prints the API's address and its profiles', and serves until the generator
+// closes in, or is gone.
 func (apiCmd) run(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -187,7 +191,12 @@ func (apiCmd) run(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(out, a.addr)
+	profiles, err := serveProfiles(ctx)
+	if err != nil {
+		return errors.Join(err, a.stop(ctx))
+	}
+	defer func() { _ = profiles.Close() }() // nobody asks any more
+	fmt.Fprintln(out, a.addr, profiles.Addr())
 	go func() {
 		_, _ = io.Copy(io.Discard, in) // its end is the message
 		cancel()
@@ -197,4 +206,19 @@ func (apiCmd) run(ctx context.Context, in io.Reader, out io.Writer) error {
 	case err = <-a.failed:
 	}
 	return errors.Join(err, a.stop(ctx))
+}
+
+// serveProfiles is what the product has on the operator's listener.
+func serveProfiles(ctx context.Context) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.Handle("GET /debug/pprof/allocs", pprof.Handler("allocs"))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: stepLimit}
+	go func() { _ = server.Serve(l) }() // until the listener is closed
+	return l, nil
 }

@@ -9,6 +9,17 @@ import (
 	"time"
 )
 
+// asBench makes the test's binary the program itself, which starts itself once more.
+const asBench = "BENCH_TEST_RUNS_IT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asBench) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
 // What is tested here is that the figures are read and put together rightly. What they
 // are is nobody's test.
 
@@ -99,6 +110,69 @@ func TestMedianIsTheMiddleOne(t *testing.T) {
 	}
 	if got := median(took(4, 1, 2, 9), done); got != 3 {
 		t.Errorf("of 4, 1, 2 and 9 it is %g", got)
+	}
+}
+
+// With many sessions on few processors the floor may be slower than with the API's few:
+// the ratio is to the better one.
+func TestRatioIsToTheBetterFloor(t *testing.T) {
+	t.Parallel()
+	figure := func(sessions, done int) figures {
+		return figures{done: done, created: done, sessions: sessions, took: time.Second, p99: time.Duration(done) * time.Millisecond}
+	}
+	rounds := []round{
+		{create: figure(0, 500), floor: figure(64, 400), pooled: figure(20, 1000)},
+		{create: figure(0, 600), floor: figure(64, 2000), pooled: figure(20, 1000)},
+		{create: figure(0, 700), floor: figure(64, 300), pooled: figure(20, 1000)},
+	}
+	r := summary(0, 64, rounds)
+	if r.CreateRatio != 0.6 || r.FloorPerSecond != 1000 || r.FloorSessions != 20 || r.FloorP99 != 1000 || r.OtherFloorPerSecond != 400 || r.OtherFloorSessions != 64 {
+		t.Errorf("the pool is better: %+v", r)
+	}
+	for i := range rounds {
+		rounds[i].floor = figure(64, 1400)
+	}
+	if r := summary(0, 64, rounds); r.FloorPerSecond != 1400 || r.FloorSessions != 64 || r.OtherFloorSessions != 20 {
+		t.Errorf("a session for each connection is better: %+v", r)
+	}
+	if r := summary(0, 1, []round{{create: figure(0, 500), floor: figure(1, 1000)}}); r.CreateRatio != 0.5 || r.OtherFloorPerSecond != 0 || r.OtherFloorSessions != 0 {
+		t.Errorf("there is only one floor: %+v", r)
+	}
+}
+
+// program puts an executable file into a folder.
+func program(t *testing.T, dir, name string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestMissingPgbenchIsNamedWithItsPackage(t *testing.T) {
+	t.Parallel()
+	server, empty, other := t.TempDir(), t.TempDir(), t.TempDir()
+	program(t, server, "postgres")
+	program(t, server, "initdb")
+	env := map[string]string{"PG_BIN_DIR": server, "PATH": empty}
+	get := func(name string) string { return env[name] }
+	_, err := findPgbench(get)
+	if err == nil || !strings.Contains(err.Error(), "no pgbench in "+server) || !strings.Contains(err.Error(), "postgresql-contrib") {
+		t.Errorf("there is none: %v", err)
+	}
+	env["PATH"] = empty + string(os.PathListSeparator) + other
+	inPath := program(t, other, "pgbench")
+	if got, err := findPgbench(get); err != nil || got != inPath {
+		t.Errorf("in PATH: %q, %v", got, err)
+	}
+	beside := program(t, server, "pgbench")
+	if got, err := findPgbench(get); err != nil || got != beside {
+		t.Errorf("beside the server: %q, %v", got, err)
+	}
+	env["PG_BIN_DIR"] = empty
+	if _, err := findPgbench(get); err == nil || !strings.Contains(err.Error(), "PG_BIN_DIR") {
+		t.Errorf("without a server: %v", err)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/oncepay/oncepay/internal/merchants"
 )
@@ -28,9 +29,10 @@ type merchant struct {
 	keys    merchants.KeyPair
 }
 
-// newOrder draws a nonce and an order that nobody else has.
+// newOrder draws a nonce and an order that nobody else has: UUIDs, as merchants use
+// them.
 func (m merchant) newOrder(description string) order {
-	o := order{nonce: rand.Text(), id: rand.Text()}
+	o := order{nonce: uuid.NewString(), id: uuid.NewString()}
 	body, err := json.Marshal(map[string]any{
 		"account_id": m.account, "merchant_order_id": o.id, "description": description, "country": "US", "workflow": "DIRECT",
 		"amount": map[string]any{"currency": "USD", "value": json.Number("45.67")},
@@ -98,6 +100,15 @@ func (c *client) send(o order) (answer, error) {
 		return answer{}, errors.New("the API closed a connection")
 	}
 	return answer{res.StatusCode, res.Header.Get("Idempotent-Replayed") == "true"}, nil
+}
+
+// pay sends an order that must make a payment.
+func (c *client) pay(o order) error {
+	a, err := c.send(o)
+	if err == nil && !a.created() {
+		err = c.unexpected(a)
+	}
+	return err
 }
 
 // unexpected is an answer that a load does not expect; it ends the run.

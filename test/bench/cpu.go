@@ -54,23 +54,39 @@ func readProcess(pid int) (process, error) {
 
 // family is the time of a process and its children, living and ended.
 func family(pid int) (time.Duration, error) {
+	for range familyReads - 1 {
+		total, whole, err := readFamily(pid)
+		if err != nil || whole {
+			return total, err
+		}
+	}
+	total, _, err := readFamily(pid)
+	return total, err
+}
+
+// familyReads is how often a family is read in which somebody ends: pgbench's sessions
+// do, just then, and one that is gone is either still among the children or already
+// among the reaped.
+const familyReads = 20
+
+func readFamily(pid int) (total time.Duration, whole bool, err error) {
+	before, err := readProcess(pid)
+	if err != nil {
+		return 0, false, fmt.Errorf("read PostgreSQL's processor time: %w", err)
+	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	p, err := readProcess(pid)
-	if err != nil {
-		return 0, fmt.Errorf("read PostgreSQL's processor time: %w", err)
-	}
-	total := p.own + p.reaped
 	for _, e := range entries {
 		child, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		if c, err := readProcess(child); err == nil && c.parent == pid { // one that ends meanwhile is counted as reaped next time
+		if c, err := readProcess(child); err == nil && c.parent == pid {
 			total += c.own
 		}
 	}
-	return total, nil
+	after, err := readProcess(pid)
+	return total + after.own + after.reaped, err == nil && before.reaped == after.reaped, err
 }

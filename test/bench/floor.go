@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/oncepay/oncepay/internal/localpg"
@@ -27,21 +28,21 @@ type floor struct {
 	base    int64 // of the ids of the next run
 }
 
-// findPgbench says where pgbench is, or how to get it.
-func findPgbench() (string, error) {
-	dir, err := localpg.FindBinaries(os.Getenv)
+// findPgbench says where pgbench is, or how to get it: beside the server that is
+// measured, else in PATH.
+func findPgbench(env func(string) string) (string, error) {
+	dir, err := localpg.FindBinaries(env)
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "pgbench")
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
+	for _, dir := range append([]string{dir}, filepath.SplitList(env("PATH"))...) {
+		path := filepath.Join(dir, "pgbench")
+		if info, err := os.Stat(path); err == nil && filepath.IsAbs(path) && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
 	}
-	if path, err := exec.LookPath("pgbench"); err == nil {
-		return path, nil
-	}
-	return "", errors.New("there is no pgbench beside this machine's PostgreSQL, nor in PATH: " +
-		"Debian has it in postgresql, older ones and Fedora in postgresql-contrib, Alpine in postgresql-client")
+	return "", fmt.Errorf("there is no pgbench in %s, where this machine's PostgreSQL is, nor in PATH. Most systems have it in the server's package; "+
+		"Fedora, Red Hat and openSUSE in another, postgresql-contrib", dir)
 }
 
 var (
@@ -51,7 +52,7 @@ var (
 )
 
 // run is one round of the floor.
-func (f *floor) run(ctx context.Context, clients int, duration time.Duration) (figures, error) {
+func (f *floor) run(ctx context.Context, sessions int, duration time.Duration) (figures, error) {
 	file := filepath.Join(f.dir, "payment.pgbench")
 	if err := os.WriteFile(file, []byte(f.script.text), 0o600); err != nil {
 		return figures{}, err
@@ -62,7 +63,7 @@ func (f *floor) run(ctx context.Context, clients int, duration time.Duration) (f
 	}
 	defer func() { _ = os.RemoveAll(logs) }() // the folder above goes as well
 	f.base += idsPerRun
-	args := []string{"-n", "-M", "prepared", "-c", strconv.Itoa(clients), "-j", strconv.Itoa(min(clients, runtime.NumCPU())),
+	args := []string{"-n", "-M", "prepared", "-c", strconv.Itoa(sessions), "-j", strconv.Itoa(min(sessions, runtime.NumCPU())),
 		"-T", strconv.Itoa(int(duration.Seconds())), "-f", file, "-l", "--log-prefix", filepath.Join(logs, "pgbench"),
 		"-D", "seq=0", "-D", fmt.Sprintf("base=%d", f.base)}
 	args = append(append(args, f.script.arguments()...), f.url)
@@ -70,6 +71,7 @@ func (f *floor) run(ctx context.Context, clients int, duration time.Duration) (f
 	defer cancel()
 	cmd := exec.CommandContext(ctx, f.program, args...)
 	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C reaches us alone, so that we know why it ended
 	var complaints strings.Builder
 	cmd.Stderr = &complaints
 	out, err := cmd.Output()
@@ -80,6 +82,7 @@ func (f *floor) run(ctx context.Context, clients int, duration time.Duration) (f
 	if err != nil {
 		return g, err
 	}
+	g.sessions = sessions
 	state := cmd.ProcessState
 	g.cpu.generator = state.UserTime() + state.SystemTime()
 	all, err := latenciesIn(logs)

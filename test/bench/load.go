@@ -11,16 +11,23 @@ import (
 
 // figures are what one load, or the floor, came to in one round.
 type figures struct {
-	done    int // requests, or pgbench's transactions
-	created int // payments made
-	took    time.Duration
-	p50     time.Duration
-	p99     time.Duration
-	wal     int64 // bytes
-	cpu     cpu
+	done     int // requests, or pgbench's transactions
+	created  int // payments made
+	sessions int // pgbench's
+	took     time.Duration
+	p50      time.Duration
+	p99      time.Duration
+	wal      int64 // bytes
+	cpu      cpu
 }
 
-func (f figures) perSecond() float64 { return float64(f.done) / f.took.Seconds() }
+// perSecond is 0 of what did not run.
+func (f figures) perSecond() float64 {
+	if f.took <= 0 {
+		return 0
+	}
+	return float64(f.done) / f.took.Seconds()
+}
 
 // loads is what the generator sends to one API.
 type loads struct {
@@ -32,6 +39,30 @@ type loads struct {
 // knownOrders is how many different nonces the replays ask for: enough that they are
 // not one row.
 const knownOrders = 1000
+
+// makeKnown makes them.
+func (l *loads) makeKnown(ctx context.Context) ([]order, error) {
+	const clients = 20
+	orders := make([]order, knownOrders)
+	errs := make([]error, clients)
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			c, err := dial(ctx, l.addr)
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer c.close()
+			for n := i; n < len(orders) && errs[i] == nil; n += clients {
+				orders[n] = l.merchant.newOrder("bench")
+				errs[i] = errors.Join(c.pay(orders[n]), ctx.Err())
+			}
+		})
+	}
+	wg.Wait()
+	return orders, errors.Join(errs...)
+}
 
 // kind is one load: the n-th request of a connection, and whether its answer is right.
 type kind struct {
@@ -157,6 +188,7 @@ func (l *loads) hold(ctx context.Context) (held order, release func() error, err
 	if first := <-answers; first.err != nil || first.status != http.StatusConflict {
 		return held, nil, errors.Join(first.err, errors.New("the duplicate of a payment in process was not refused with 409"))
 	}
+	ctx = context.WithoutCancel(ctx) // an API with a payment that nobody lets go would not stop
 	return held, func() error {
 		c, err := dial(ctx, l.addr)
 		if err != nil {

@@ -38,6 +38,7 @@ type benchCmd struct {
 	Duration    time.Duration `default:"5s" help:"How long each load runs in each round; 1s to 20s, whole seconds (default ${default})."`
 	Rounds      int           `default:"3" help:"Rounds; each figure is the median of theirs (default ${default})."`
 	JSON        bool          `name:"json" help:"One line of JSON for each measurement, and no table."`
+	Profile     string        `help:"Keep profiles of the API under creates in this folder, of each measurement's first round, for go tool pprof. They cost time: such figures are not for a table." placeholder:"DIR"`
 	Markdown    string        `help:"Write the table to this file, as in docs/reference/benchmarks.md."`
 }
 
@@ -72,6 +73,7 @@ func (c benchCmd) check() error {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	if err != nil {

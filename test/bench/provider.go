@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/oncepay/oncepay/internal/providers"
 )
@@ -26,7 +25,7 @@ func (*instant) Name() string { return "BENCH_INSTANT" }
 
 // Traits are the defaults of a provider that can do everything.
 func (*instant) Traits() providers.Traits {
-	return providers.Traits{Idempotent: true, Queryable: true, CanVoid: true, Timeout: providerTimeout, Settle: time.Minute}
+	return providers.Traits{Idempotent: true, Queryable: true, CanVoid: true, Timeout: providerTimeout, Settle: settle}
 }
 
 // Charge approves, at once unless it is told to wait.

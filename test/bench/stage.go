@@ -1,17 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/url"
 	"os"
-	"os/exec"
-	"strings"
 	"syscall"
 	"time"
 
@@ -37,78 +33,161 @@ const (
 // commit is flushed to the disk. The largest floor has more connections than dev.
 var serverSettings = map[string]string{"max_connections": "600"}
 
+// buildSettings are those of the server that makes the databases, and is gone before
+// anything is measured: what it loses in a crash is made anew.
+var buildSettings = map[string]string{
+	"fsync": "off", "full_page_writes": "off", "wal_level": "minimal", "max_wal_senders": "0", "autovacuum": "off",
+	"max_wal_size": "4GB", "maintenance_work_mem": "256MB",
+}
+
 // stage is a PostgreSQL of its own with both databases, and the API on one of them.
 type stage struct {
 	pg     *localpg.Server
-	dir    string // for pgbench's files
+	folder *folder
 	conn   *pgx.Conn
 	parent int // PostgreSQL's first process
 	load   *loads
 	floor  *floor
-	child  *exec.Cmd
-	hangUp io.Closer // ends the child
-	counts int       // payments that must be in the product's database
-	floors int       // and in the floor's
+	child  *child
+	counts int // payments that must be in the product's database
+	floors int // and in the floor's
+	flush  time.Duration
+	// profileTo is how the paths of the next creates' profiles begin; empty: none are taken.
+	profileTo string
 }
 
-// newStage builds a stage on which so many payments are stored.
-func newStage(ctx context.Context, stored int, tell func(string, ...any)) (_ *stage, err error) {
-	s := &stage{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close(ctx))
-		}
-	}()
-	program, err := findPgbench()
+// setUp builds a stage on which so many payments are stored. The stage is to be
+// closed even if that failed.
+func (s *stage) setUp(ctx context.Context, stored int, tell func(string, ...any)) (err error) {
+	program, err := findPgbench(os.Getenv)
 	if err != nil {
-		return s, err
+		return err
 	}
-	if s.dir, err = os.MkdirTemp("", "payments-bench-"); err != nil {
-		return s, err
+	if s.folder, err = newFolder(os.TempDir()); err != nil {
+		return err
 	}
-	tell("starting PostgreSQL")
-	if s.pg, err = localpg.Start(ctx, localpg.Options{Database: productDatabase, Settings: serverSettings}); err != nil {
-		return s, err
+	if err := s.folder.hasRoom(stored); err != nil {
+		return err
 	}
-	if err := postgres.Migrate(ctx, s.pg.URL(), nil); err != nil {
-		return s, err
+	if s.flush, err = s.folder.flushTime(); err != nil {
+		return err
 	}
-	if s.conn, err = pgx.Connect(ctx, s.urlOf("postgres")); err != nil {
-		return s, err
+	s.floor = &floor{program: program, dir: s.folder.path, base: time.Now().UnixMilli()}
+	secret := []byte(rand.Text() + rand.Text())
+	if err := s.build(ctx, secret, stored, tell); err != nil {
+		return err
+	}
+	tell("starting PostgreSQL and the API")
+	if s.pg, err = localpg.Start(ctx, localpg.Options{Dir: s.folder.cluster(), Database: productDatabase, Settings: serverSettings}); err != nil {
+		return err
+	}
+	if s.floor.url, err = databaseURL(s.pg.URL(), floorDatabase); err != nil {
+		return err
+	}
+	if s.conn, err = connect(ctx, s.pg.URL(), "postgres"); err != nil {
+		return err
 	}
 	if s.parent, err = parentOf(ctx, s.conn); err != nil {
-		return s, err
+		return err
 	}
-	secret := []byte(rand.Text() + rand.Text())
-	s.floor = &floor{program: program, url: s.urlOf(floorDatabase), dir: s.dir, base: time.Now().UnixMilli()}
-	if err := s.prepare(ctx, secret, stored, tell); err != nil {
-		return s, err
+	if s.child, err = startChild(ctx, s.pg.URL(), secret); err != nil {
+		return err
 	}
-	// Both begin with the same rows, in the same places.
-	if _, err := s.conn.Exec(ctx, "CREATE DATABASE "+floorDatabase+" TEMPLATE "+productDatabase); err != nil {
-		return s, fmt.Errorf("copy the database: %w", err)
-	}
-	if err := s.startChild(ctx, secret); err != nil {
-		return s, err
-	}
-	return s, s.warmUp(ctx)
+	s.load.addr = s.child.addr
+	s.load.known, err = s.load.makeKnown(ctx)
+	s.counts += len(s.load.known)
+	return err
 }
 
-// urlOf is the URL of another database on the server.
-func (s *stage) urlOf(database string) string {
-	u, err := url.Parse(s.pg.URL())
+// describe says in words what was measured on.
+func (s *stage) describe(ctx context.Context) (server string, err error) {
+	err = s.conn.QueryRow(ctx, `SELECT 'PostgreSQL ' || current_setting('server_version') || ', shared_buffers ' || current_setting('shared_buffers') || ', fsync ' ||
+		current_setting('fsync') || ', synchronous_commit ' || current_setting('synchronous_commit')`).Scan(&server)
+	return fmt.Sprintf("%s; the disk takes %.2f ms to flush a page", server, s.flush.Seconds()*1000), err
+}
+
+// build makes both databases, and puts them on the disk.
+func (s *stage) build(ctx context.Context, secret []byte, stored int, tell func(string, ...any)) error {
+	tell("building the databases")
+	pg, err := localpg.Start(ctx, localpg.Options{Dir: s.folder.cluster(), Database: productDatabase, Settings: buildSettings})
 	if err != nil {
-		panic(err) // localpg made it
+		return err
+	}
+	err = s.makeDatabases(ctx, pg.URL(), secret, stored, tell)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepLimit)
+	defer cancel()
+	if err := errors.Join(err, pg.Stop(last)); err != nil {
+		return err
+	}
+	tell("writing them to the disk")
+	syscall.Sync() // the server did not, and what is left would be written while something is measured
+	return nil
+}
+
+func (s *stage) makeDatabases(ctx context.Context, productURL string, secret []byte, stored int, tell func(string, ...any)) error {
+	if err := postgres.Migrate(ctx, productURL, nil); err != nil {
+		return err
+	}
+	if err := s.prepare(ctx, productURL, secret); err != nil {
+		return err
+	}
+	if stored > 0 {
+		tell("storing %d payments", stored)
+		if err := seed(ctx, productURL, stored, tell); err != nil {
+			return err
+		}
+		s.counts += stored
+		s.floors += stored
+	}
+	tell("copying the database for the floor")
+	return copyDatabase(ctx, productURL)
+}
+
+// copyDatabase makes the floor's database of the product's: both begin with the same
+// rows, in the same places.
+func copyDatabase(ctx context.Context, productURL string) error {
+	conn, err := connect(ctx, productURL, "postgres")
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	var version int
+	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+		return err
+	}
+	statement := "CREATE DATABASE " + floorDatabase + " TEMPLATE " + productDatabase
+	if version >= 150000 {
+		statement += " STRATEGY FILE_COPY" // what older ones do; the new way logs each page
+	}
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		return fmt.Errorf("copy the database: %w", err)
+	}
+	return nil
+}
+
+// databaseURL is the URL of another database on the same server.
+func databaseURL(server, database string) (string, error) {
+	u, err := url.Parse(server)
+	if err != nil {
+		return "", err
 	}
 	u.Path = "/" + database
-	return u.String()
+	return u.String(), nil
+}
+
+func connect(ctx context.Context, server, database string) (*pgx.Conn, error) {
+	u, err := databaseURL(server, database)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.Connect(ctx, u)
 }
 
 // prepare lets the product make one payment, so as to have the statements that it
-// sends and the rows that it leaves, and stores as many copies of it as asked for.
-func (s *stage) prepare(ctx context.Context, secret []byte, stored int, tell func(string, ...any)) error {
+// sends and the rows that it leaves.
+func (s *stage) prepare(ctx context.Context, productURL string, secret []byte) error {
 	statements := &recorder{seen: map[string]statement{}}
-	a, err := startAPI(ctx, s.pg.URL(), secret, statements, slog.New(slog.DiscardHandler))
+	a, err := startAPI(ctx, productURL, secret, statements, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -124,7 +203,7 @@ func (s *stage) prepare(ctx context.Context, secret []byte, stored int, tell fun
 	}
 	s.load, s.counts, s.floors = l, 1, 1
 
-	conn, err := pgx.Connect(ctx, s.pg.URL())
+	conn, err := pgx.Connect(ctx, productURL)
 	if err != nil {
 		return err
 	}
@@ -136,98 +215,17 @@ func (s *stage) prepare(ctx context.Context, secret []byte, stored int, tell fun
 	s.floor.script, err = newScript(statements.seen, map[string]string{
 		transaction: newTransactionID, payment: newPaymentID, first.nonce: newNonce, first.id: newOrder,
 	})
-	if err != nil {
-		return err
-	}
-	if stored > 0 {
-		tell("storing %d payments", stored)
-		if err := seed(ctx, conn, stored); err != nil {
-			return err
-		}
-	}
-	s.counts += stored
-	s.floors += stored
-	return nil
+	return err
 }
 
-// pay makes one payment.
+// pay makes one payment on a connection of its own.
 func pay(ctx context.Context, addr string, o order) error {
 	c, err := dial(ctx, addr)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	a, err := c.send(o)
-	if err == nil && !a.created() {
-		err = c.unexpected(a)
-	}
-	return err
-}
-
-// startChild starts the API in a process of its own, from this program's file.
-func (s *stage) startChild(ctx context.Context, secret []byte) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	s.child = exec.CommandContext(ctx, self, "api")
-	s.child.Env = append(os.Environ(), envURL+"="+s.pg.URL(), envSecret+"="+string(secret))
-	in, err := s.child.StdinPipe()
-	if err != nil {
-		return err
-	}
-	out, err := s.child.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	var complaints strings.Builder
-	s.child.Stderr = &complaints
-	if err := s.child.Start(); err != nil {
-		s.child = nil
-		return err
-	}
-	s.hangUp = in
-	addr, err := bufio.NewReader(out).ReadString('\n') // it ends if the child does
-	if err != nil {
-		return fmt.Errorf("the API did not start: %w: %s", errors.Join(err, s.stopChild()), lastLine(complaints.String()))
-	}
-	s.load.addr = strings.TrimSpace(addr)
-	return nil
-}
-
-func (s *stage) stopChild() error {
-	if s.child == nil {
-		return nil
-	}
-	s.hangUp.Close()
-	limit := time.AfterFunc(stepLimit, func() { _ = s.child.Process.Kill() }) // it has ended, or will now
-	defer limit.Stop()
-	err := s.child.Wait()
-	s.child = nil
-	return err
-}
-
-// warmUp makes the payments that are replayed later, which also fills pools and
-// caches.
-func (s *stage) warmUp(ctx context.Context) error {
-	c, err := dial(ctx, s.load.addr)
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	for range knownOrders {
-		o := s.load.merchant.newOrder("bench")
-		a, err := c.send(o)
-		if err == nil && !a.created() {
-			err = c.unexpected(a)
-		}
-		if err := errors.Join(err, ctx.Err()); err != nil {
-			return err
-		}
-		s.load.known = append(s.load.known, o)
-		s.counts++
-	}
-	return nil
+	return c.pay(o)
 }
 
 // measure runs one load or one floor, and adds what it cost.
@@ -261,7 +259,7 @@ func (s *stage) spent(ctx context.Context) (wal int64, used cpu, err error) {
 	if used.database, err = family(s.parent); err != nil {
 		return 0, used, err
 	}
-	p, err := readProcess(s.child.Process.Pid)
+	p, err := readProcess(s.child.cmd.Process.Pid)
 	used.api = p.own
 	var self syscall.Rusage
 	err = errors.Join(err, syscall.Getrusage(syscall.RUSAGE_SELF, &self))
@@ -272,46 +270,49 @@ func (s *stage) spent(ctx context.Context) (wal int64, used cpu, err error) {
 // check compares what the clients, and pgbench, were told with what is stored.
 func (s *stage) check(ctx context.Context) error {
 	return errors.Join(
-		checkRows(ctx, s.urlOf(productDatabase), "the API", s.counts),
-		checkRows(ctx, s.urlOf(floorDatabase), "pgbench", s.floors))
+		checkRows(ctx, s.pg.URL(), "the API", s.counts),
+		checkRows(ctx, s.floor.url, "pgbench", s.floors))
 }
 
-func checkRows(ctx context.Context, databaseURL, who string, want int) error {
-	conn, err := pgx.Connect(ctx, databaseURL)
+func checkRows(ctx context.Context, at, who string, want int) error {
+	conn, err := pgx.Connect(ctx, at)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(ctx)
-	for _, rows := range []string{
-		"payments WHERE status = 'SUCCEEDED'", "transactions WHERE status = 'SUCCEEDED'", "idempotency_keys WHERE response_status = 201",
-		"payments", "transactions", "idempotency_keys",
+	for table, kept := range map[string]string{
+		"payments": "status = 'SUCCEEDED'", "transactions": "status = 'SUCCEEDED'", "idempotency_keys": "response_status = 201",
 	} {
-		var n int
-		if err := conn.QueryRow(ctx, "SELECT count(*) FROM "+rows).Scan(&n); err != nil {
+		var all, good int
+		if err := conn.QueryRow(ctx, "SELECT count(*), count(*) FILTER (WHERE "+kept+") FROM "+table).Scan(&all, &good); err != nil {
 			return fmt.Errorf("count rows: %w", err)
 		}
-		if n != want {
-			return fmt.Errorf("%s was told of %d payments, and its database has %d of %s: these figures are worth nothing", who, want, n, rows)
+		if all != want || good != want {
+			return fmt.Errorf("%s was told of %d payments, and its database has %d rows in %s, %d of them with %s: these figures are worth nothing",
+				who, want, all, table, good, kept)
 		}
 	}
 	return nil
 }
 
-// close takes everything down again.
+// close takes everything down again, whatever there is of it.
 func (s *stage) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepLimit)
 	defer cancel()
-	err := s.stopChild()
+	var errs []error
+	if s.child != nil {
+		errs = append(errs, s.child.stop())
+	}
 	if s.conn != nil {
 		s.conn.Close(ctx)
 	}
 	if s.pg != nil {
-		err = errors.Join(err, s.pg.Stop(ctx))
+		errs = append(errs, s.pg.Stop(ctx))
 	}
-	if s.dir != "" {
-		err = errors.Join(err, os.RemoveAll(s.dir))
+	if s.folder != nil {
+		errs = append(errs, s.folder.remove())
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // parentOf is PostgreSQL's first process: the parent of the one that serves conn.

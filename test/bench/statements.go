@@ -77,8 +77,8 @@ const scriptHead = `\set seq :seq + 1
 const (
 	newTransactionID = `(lpad(to_hex(:base::bigint + :seq::bigint), 12, '0') || '70008' || lpad(to_hex(:client_id::bigint), 15, '0'))`
 	newPaymentID     = `(lpad(to_hex(:base::bigint + :seq::bigint), 12, '0') || '70018' || lpad(to_hex(:client_id::bigint), 15, '0'))`
-	newNonce         = `:nonce`
-	newOrder         = `:order`
+	newNonce         = `md5(:nonce::text)::uuid`
+	newOrder         = `md5(:order::text)::uuid`
 )
 
 var (
