@@ -205,7 +205,12 @@ func (c *campaign) enough(elapsed time.Duration) bool {
 	}
 	var sofar report.Result
 	c.sum(&sofar)
-	return elapsed >= 2*c.Duration || len(c.tooFew(sofar)) == 0
+	few := c.tooFew(sofar)
+	if elapsed >= 2*c.Duration || len(few) == 0 {
+		return true
+	}
+	fmt.Fprintf(c.progress, "%7.1fs  going on, for want of %s\n", time.Since(c.began).Seconds(), strings.Join(few, "; "))
+	return false
 }
 
 // oneRound plays one seed. What the stage is like depends on the seed alone.
