@@ -60,7 +60,8 @@ func (t *trap) release() { t.say(faultpoint.Go) }
 
 func (t *trap) say(verdict string) { t.once.Do(func() { t.verdict <- verdict }) }
 
-// place is a point, as one nonce reaches it. An empty nonce is any.
+// place is a point, as one nonce reaches it. An empty nonce is any for which nothing
+// else is planned.
 type place struct {
 	point faultpoint.Point
 	nonce string
@@ -235,7 +236,10 @@ func (c *controller) take(q faultpoint.Question) step {
 		t.twice++
 		return step{die: true}
 	}
-	s := c.next(place{q.Point, q.Nonce}, q.Instance)
+	s, planned := c.next(place{q.Point, q.Nonce}, q.Instance)
+	if !planned && q.Nonce != "" {
+		s, _ = c.next(place{q.Point, ""}, q.Instance)
+	}
 	switch {
 	case s.die:
 		t.once++
@@ -251,15 +255,16 @@ func (c *controller) take(q faultpoint.Question) step {
 	return s
 }
 
-func (c *controller) next(at place, instance string) step {
+// next takes the next step at a place, if there is one for that instance.
+func (c *controller) next(at place, instance string) (step, bool) {
 	plan := c.plans[at]
 	if len(plan) == 0 || plan[0].on != "" && plan[0].on != instance {
-		return step{}
+		return step{}, false
 	}
 	if len(plan) == 1 {
 		delete(c.plans, at)
 	} else {
 		c.plans[at] = plan[1:]
 	}
-	return plan[0]
+	return plan[0], true
 }

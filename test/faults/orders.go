@@ -264,20 +264,21 @@ func (p *press) databases() {
 		{"begin", faultpoint.BeginBefore}, {"finish", faultpoint.FinishBefore}, {"leave", faultpoint.LeaveBefore},
 		{"take_over", faultpoint.ResumeBefore}, {"take_over", faultpoint.RecoverBefore}, {"observe", faultpoint.ObserveBefore},
 	} {
-		if c.at == faultpoint.ObserveBefore && p.s.wild {
+		if c.at == faultpoint.ObserveBefore && p.s.wild { // nobody sleeps there
 			continue
 		}
-		times := losesEach
-		if c.at == faultpoint.ObserveBefore { // fewer rounds have it
+		times, far := losesEach, c.at == faultpoint.ObserveBefore
+		if far { // fewer rounds have it
 			times *= 2
 		}
 		for _, where := range slices.Repeat([]pgproxy.Point{pgproxy.Asked, pgproxy.Answered}, times) {
 			o := p.order(fmt.Sprintf("%s lost", c.statement))
 			p.lead(o, c.at)
-			if c.at == faultpoint.ObserveBefore {
+			if far {
 				o.turn = early // it sleeps for long, and others who do are killed in the end
 			}
-			o.steps = append(o.steps, planned{at: c.at, step: p.s.cut(c.statement, where)})
+			// Not each who sleeps is outrun; so it befalls whoever comes there next.
+			o.steps = append(o.steps, planned{at: c.at, step: p.s.cut(c.statement, where), any: far})
 		}
 	}
 }
