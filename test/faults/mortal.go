@@ -34,8 +34,9 @@ const (
 // where a file in memory is as safe as one on a disk. A loss of power is not tried.
 // There are connections for two instances and for those who look on, and few more, so
 // that it takes little to use them up; and the log of writes leaves a small disk some
-// room.
-var mortalSettings = map[string]string{"max_connections": "64", "max_wal_size": "128MB", "min_wal_size": "32MB"}
+// room. Shared memory lies with the data: else a server that is killed leaves a part of
+// it behind on the machine.
+var mortalSettings = map[string]string{"max_connections": "64", "max_wal_size": "128MB", "min_wal_size": "32MB", "dynamic_shared_memory_type": "mmap"}
 
 // forgetfulSettings acknowledge a commit before it is written: kill -9 then loses what
 // the server still had in its own memory. With them, the campaign has to fail.
