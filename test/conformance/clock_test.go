@@ -222,24 +222,10 @@ func sleepsUntilReleased(t *testing.T, ahead string, offSleeps bool) {
 		sandbox: c.sandbox, door: sleeper.door, sleeper: sleeper.API, atSleeper: sleeper.client, atOther: other.client, look: c.look,
 		database: c.database, payment: harness.NewPayment("paid in the second life"), heardBySleeper: make(chan harness.Answer, 1),
 	}
-	p.freezeBeforeTheWire(t)
-	harness.Eventually(t, harness.Patience, "recovery gives the nonce back", func() bool {
-		return lives(t, p.atOther, p.payment.Nonce)[0].KeyState == "released"
-	})
+	p.sleepThroughTheRelease(t)
 	if n := number(t, c.look, `SELECT count(*) FROM transactions
 		WHERE nonce = $1 AND updated_at >= may_send_until + travel_us * interval '1 microsecond' AND updated_at <= clock_timestamp()`, p.payment.Nonce); n != 1 {
 		t.Error("the nonce was given back before the proof moment")
 	}
-	answer := pay(t, p.atOther, p.payment)
-	heard := p.thawAfterTwoLeases(t)
-	if heard.Err != nil || heard.Status != http.StatusServiceUnavailable {
-		t.Errorf("the woken instance tells another life's answer, or none: %s", heard)
-	}
-	if n := p.door.Charges(p.payment.OrderID); n != 0 {
-		t.Errorf("the woken instance sent %d charges", n)
-	}
-	p.mustHaveChangedNothing(t, 0, "answered")
-	p.mustHaveChangedNothing(t, 1, "released")
-	mustReplay(t, p.atSleeper, p.payment, answer)
-	p.sandbox.Ledger().MustHave(t, p.payment, 1)
+	p.mustWakeIntoTheSecondLife(t)
 }

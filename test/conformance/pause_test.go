@@ -141,11 +141,25 @@ func TestH17AnInstanceThatWasStoppedBeforeItsSendDoesNotSendLate(t *testing.T) {
 func TestH17AnInstanceThatSleptThroughTheReleaseOfItsPaymentDoesNotSendLate(t *testing.T) {
 	t.Parallel()
 	p := newPause(t, "paid in the second life")
+	p.sleepThroughTheRelease(t)
+	p.sandbox.Ledger().MustHave(t, p.payment, 0)
+	p.mustWakeIntoTheSecondLife(t)
+}
+
+// sleepThroughTheRelease freezes the instance before its first byte, until recovery has
+// given the nonce back.
+func (p *pause) sleepThroughTheRelease(t *testing.T) {
+	t.Helper()
 	p.freezeBeforeTheWire(t)
 	harness.Eventually(t, harness.Patience, "recovery gives the nonce back", func() bool {
 		return lives(t, p.atOther, p.payment.Nonce)[0].KeyState == "released"
 	})
-	p.sandbox.Ledger().MustHave(t, p.payment, 0)
+}
+
+// mustWakeIntoTheSecondLife pays again elsewhere, and wakes the sleeper: it sends nothing,
+// changes nothing, and tells nobody another life's answer.
+func (p *pause) mustWakeIntoTheSecondLife(t *testing.T) {
+	t.Helper()
 	answer := pay(t, p.atOther, p.payment)
 	heard := p.thawAfterTwoLeases(t)
 	if heard.Err != nil || heard.Status != http.StatusServiceUnavailable {
