@@ -39,6 +39,12 @@ const (
 	usesEvery = time.Minute
 	// arrivalsEvery is how much of the timeline a crash may lose.
 	arrivalsEvery = 500 * time.Millisecond
+	// expiryEvery is how late an authorization may end, in a life of days. No capture begins
+	// after its time in any case.
+	expiryEvery = 10 * time.Second
+	// reconciliationEvery is how soon it is noticed that a reference is due for a look. Its
+	// looks are minutes apart.
+	reconciliationEvery = 10 * time.Second
 	// requestTimeout is for requests of merchants that move no money: what the slowest
 	// statement may take, and a long wait for a connection. Those that do have the lease.
 	requestTimeout = 30 * time.Second
@@ -61,6 +67,8 @@ type appConfig struct {
 	limits       limits
 	drain        time.Duration                 // how long a stop goes on accepting requests
 	providers    map[string]providers.Provider // by mode
+	publicURL    string                        // where providers call back to; "": nowhere, or
+	callBackHere bool                          // the API's own listener
 	rawLiveCards bool
 	log          *slog.Logger
 }
@@ -72,6 +80,7 @@ type app struct {
 	service  *transactions.Service
 	auth     *merchants.Service
 	arrivals *idem.Arrivals
+	books    *transactions.Reconciler
 	loops    *worker.Group
 	probes   *httpapi.Probes
 	seen     *telemetry.Telemetry
@@ -157,11 +166,12 @@ func (a *app) assemble(ctx context.Context) error {
 	a.service, err = transactions.NewService(transactions.Options{
 		DB: a.db, Providers: providers.NewRegistry(a.cfg.providers), Arrivals: a.arrivals, Lease: a.cfg.times.lease,
 		PolicyOf: a.policyOf, Fingerprints: prints, RawLiveCards: a.cfg.rawLiveCards, Log: a.cfg.log,
-		Watch: a.seen.Exchanges(),
+		AuthorizedFor: a.cfg.times.authorizedFor, PendingFor: a.cfg.times.pendingFor, Watch: a.seen.Exchanges(),
 	})
 	if err != nil {
 		return err
 	}
+	a.books = transactions.NewReconciler(a.service, a.seen.Findings())
 	if _, err := a.auth.Refresh(ctx); err != nil {
 		return err
 	}
@@ -195,8 +205,10 @@ func (a *app) mount() (public, operator *echo.Echo) {
 	merchantsAPI := transactions.NewHandler(a.service, a.auth)
 	merchantsAPI.LimitLookups(httpapi.NewLimiter(a.cfg.limits.lookups))
 	merchantsAPI.Mount(public)
+	transactions.NewCallbackHandler(a.service).Mount(public)
 	admin.Mount(operator, a.cfg.adminToken, a.seen.Handler(a.db, a.service),
-		merchants.NewOperatorHandler(a.auth), transactions.NewOperatorHandler(a.service))
+		merchants.NewOperatorHandler(a.auth), transactions.NewOperatorHandler(a.service),
+		transactions.NewReconciliationHandler(a.books))
 	mountProfiles(operator)
 	return public, operator
 }
@@ -218,8 +230,30 @@ func (a *app) listen(ctx context.Context) error {
 		return unavailableError("listen on %s: %w; choose another address with --admin-listen", a.cfg.adminListen, err)
 	}
 	a.publicAddr, a.operatorAddr = public.Addr().String(), operator.Addr().String()
+	if err := a.callBack(); err != nil {
+		return errors.Join(err, public.Close(), operator.Close())
+	}
 	go func() { a.publicError <- a.public.Serve(a.cfg.tls.secure(public)) }()
 	go func() { a.operatorError <- a.operator.Serve(a.cfg.adminTLS.secure(operator)) }()
+	return nil
+}
+
+// callBack tells the providers that call back where to.
+func (a *app) callBack() error {
+	base := a.cfg.publicURL
+	if base == "" && a.cfg.callBackHere {
+		base = a.cfg.tls.url(a.publicAddr)
+	}
+	if base == "" {
+		return nil
+	}
+	for _, p := range a.cfg.providers {
+		if n, ok := p.(interface{ CallBackTo(url string) error }); ok {
+			if err := n.CallBackTo(base + transactions.CallbackPath(p.Name())); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -233,6 +267,8 @@ func (a *app) startLoops(ctx context.Context) {
 		worker.Loop{Name: "uses", Every: usesEvery, RunOnce: a.flushUses, Describe: postgres.Describe},
 		worker.Loop{Name: "arrivals", Every: arrivalsEvery, RunOnce: a.flush, Describe: postgres.Describe},
 		worker.Loop{Name: "recovery", Every: t.recovery, RunOnce: a.service.Recover, Describe: postgres.Describe},
+		worker.Loop{Name: "expiry", Every: expiryEvery, RunOnce: a.service.Expire, Describe: postgres.Describe},
+		worker.Loop{Name: "reconciliation", Every: reconciliationEvery, RunOnce: a.books.RunOnce, Describe: postgres.Describe},
 		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: t.retention}.RunOnce, Describe: postgres.Describe},
 	)
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"net"
 	"net/netip"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/oncepay/oncepay/internal/transactions"
@@ -35,12 +37,30 @@ type serverFlags struct {
 	ShutdownTimeout  time.Duration  `default:"30s" help:"How long a stop waits for requests in flight; above 0."`
 	MaxInFlight      int            `default:"1024" help:"How many of the API's requests are worked on at a time; more get 503 at once. At least 1." placeholder:"N"`
 	LookupRate       int            `default:"60" help:"How many look-ups of nonces an account has a minute, on each instance; more get 429; the operator's are not limited. At least 1." placeholder:"N"`
-	TrustedProxies   []string       `help:"Networks of your proxies, such as 10.1.0.0/16, separated by commas: their X-Forwarded-For is believed, and nobody else's, not even loopback's. Not everybody, /0 (default: nobody's)." placeholder:"CIDR"`
+	PublicURL        string         `name:"public-url" help:"Where the provider reaches this API, such as https://pay.example.com: it is told to call back there (default: nowhere, so that decisions are asked for; dev: the API's own address)." placeholder:"URL"`
+
+	AuthorizationExpiry time.Duration `default:"168h" help:"How long an authorization may be captured, by the database's clock; above 0."`
+	PendingExpiry       time.Duration `default:"24h" help:"How long a provider may take to decide about a payment that it has accepted, before it is asked to refuse it; above 0."`
+
+	TrustedProxies []string `help:"Networks of your proxies, such as 10.1.0.0/16, separated by commas: their X-Forwarded-For is believed, and nobody else's, not even loopback's. Not everybody, /0 (default: nobody's)." placeholder:"CIDR"`
+}
+
+// settings are what the flags say, as far as they can be judged by themselves.
+func (f serverFlags) settings() (t times, l limits, publicURL string, err error) {
+	if t, err = f.times(); err != nil {
+		return t, l, "", err
+	}
+	if l, err = f.limits(); err != nil {
+		return t, l, "", err
+	}
+	publicURL, err = f.publicURL()
+	return t, l, publicURL, err
 }
 
 // times are the durations that the protocol needs, checked against each other.
 type times struct {
 	providerTimeout, settle, lease, recovery, retention, shutdown time.Duration
+	authorizedFor, pendingFor                                     time.Duration
 }
 
 func (f serverFlags) times() (times, error) {
@@ -50,6 +70,7 @@ func (f serverFlags) times() (times, error) {
 	t := times{
 		providerTimeout: defaultProviderTimeout,
 		recovery:        f.RecoveryInterval, retention: f.Retention, shutdown: f.ShutdownTimeout,
+		authorizedFor: f.AuthorizationExpiry, pendingFor: f.PendingExpiry,
 	}
 	if f.ProviderTimeout != nil {
 		t.providerTimeout = *f.ProviderTimeout
@@ -75,6 +96,10 @@ func (f serverFlags) times() (times, error) {
 		return t, usage("--recovery-interval must be positive")
 	case t.retention < minRetention:
 		return t, usage("--retention must be at least %s", minRetention)
+	case t.authorizedFor <= 0:
+		return t, usage("--authorization-expiry must be positive")
+	case t.pendingFor <= 0:
+		return t, usage("--pending-expiry must be positive")
 	case t.shutdown <= 0:
 		return t, usage("--shutdown-timeout must be positive")
 	}
@@ -106,6 +131,18 @@ func (f serverFlags) limits() (limits, error) {
 		l.proxies = append(l.proxies, p.Masked())
 	}
 	return l, nil
+}
+
+// publicURL is --public-url without a slash at its end, or "".
+func (f serverFlags) publicURL() (string, error) {
+	if f.PublicURL == "" {
+		return "", nil
+	}
+	u, err := url.Parse(f.PublicURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", usage("--public-url must be http(s)://host[:port][/path] and nothing else")
+	}
+	return strings.TrimRight(u.String(), "/"), nil
 }
 
 // addresses refuses a listener without an address: it, perhaps from a variable that

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -38,11 +40,7 @@ const devName = "Sandbox merchant"
 
 // Run runs until ctx ends.
 func (c devCmd) Run(ctx context.Context, s streams) (err error) {
-	t, err := c.times()
-	if err != nil {
-		return err
-	}
-	l, err := c.limits()
+	t, l, publicURL, err := c.settings()
 	if err != nil {
 		return err
 	}
@@ -73,22 +71,26 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	if err := migrateUp(ctx, url, nil); err != nil {
 		return err
 	}
+	callbackSecret, err := devCallbackSecret(sec.InstallationSecret)
+	if err != nil {
+		return err
+	}
 	if c.ProviderURL == "" {
-		p, startErr := startSandbox(ctx, "127.0.0.1:0", sandboxDir(c.DataDir))
+		p, startErr := startSandbox(ctx, "127.0.0.1:0", sandboxDir(c.DataDir), callbackSecret)
 		if startErr != nil {
 			return startErr
 		}
 		defer func() { err = errors.Join(err, p.stop(ctx)) }()
 		c.ProviderURL = p.url
 	}
-	provider, err := sandboxAt(c.ProviderURL, t)
+	provider, err := sandboxAt(c.ProviderURL, t, callbackSecret)
 	if err != nil {
 		return err
 	}
 	a, err := startApp(ctx, appConfig{
 		databaseURL: url, secret: []byte(sec.InstallationSecret), adminToken: sec.AdminToken,
 		listen: c.Listen, adminListen: c.AdminListen, times: t, limits: l, rawLiveCards: true, log: newLog(s.err),
-		providers: map[string]providers.Provider{merchants.Test: provider, merchants.Live: provider},
+		providers: map[string]providers.Provider{merchants.Test: provider, merchants.Live: provider}, publicURL: publicURL, callBackHere: true,
 	})
 	if err != nil {
 		return err
@@ -108,6 +110,18 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	banner(s.out, info, c.DataDir)
 	return a.wait(ctx, died)
+}
+
+// devCallbackSecret is what the sandbox signs its callbacks with: that of the
+// environment, for a sandbox that runs elsewhere, or one that follows from the
+// installation's, as HMAC-SHA-256.
+func devCallbackSecret(installation string) ([]byte, error) {
+	if given, err := setting(envCallbackSecret); given != "" || err != nil {
+		return []byte(given), errors.Join(err, checkCallbackSecret(given))
+	}
+	h := hmac.New(sha256.New, []byte(installation))
+	h.Write([]byte("callbacks of the sandbox"))
+	return h.Sum(nil), nil
 }
 
 // database is the one of DATABASE_URL, or a private server in the data directory.

@@ -97,7 +97,7 @@ func (c doctorCmd) settings() doctor.Settings {
 		}
 	}
 	if c.ProviderURL != "" && timesErr == nil {
-		p, err := sandboxAt(c.ProviderURL, t)
+		p, err := sandboxAt(c.ProviderURL, t, nil)
 		if err != nil {
 			d.Refused = append(d.Refused, err)
 		} else {

@@ -50,16 +50,18 @@ type streams struct{ out, err io.Writer }
 
 // cli is the command line. Each flag is also a variable, PAYMENTS_ and its name.
 type cli struct {
-	Dev       devCmd       `cmd:"" help:"Run everything on this machine: PostgreSQL, a sandbox merchant, the sandbox provider, the API."`
-	Serve     serveCmd     `cmd:"" help:"Run the API against your own database and provider."`
-	Migrate   migrateCmd   `cmd:"" help:"Bring the database schema up to date, or tell where it stands."`
-	Sandbox   sandboxCmd   `cmd:"" help:"Run the sandbox provider as its own process."`
-	Lookup    lookupCmd    `cmd:"" help:"Tell what became of a nonce."`
-	Resolve   resolveCmd   `cmd:"" help:"Decide what became of a transaction that nobody could settle."`
-	Merchants merchantsCmd `cmd:"" help:"Make, list and disable merchants."`
-	Keys      keysCmd      `cmd:"" help:"Make, list, rotate and revoke a merchant's API keys."`
-	Doctor    doctorCmd    `cmd:"" help:"Find what is wrong with machine, configuration, database, provider and keys."`
-	Version   versionCmd   `cmd:"" help:"Print the version."`
+	Dev        devCmd        `cmd:"" help:"Run everything on this machine: PostgreSQL, a sandbox merchant, the sandbox provider, the API."`
+	Serve      serveCmd      `cmd:"" help:"Run the API against your own database and provider."`
+	Migrate    migrateCmd    `cmd:"" help:"Bring the database schema up to date, or tell where it stands."`
+	Sandbox    sandboxCmd    `cmd:"" help:"Run the sandbox provider as its own process."`
+	Lookup     lookupCmd     `cmd:"" help:"Tell what became of a nonce."`
+	Resolve    resolveCmd    `cmd:"" help:"Decide what became of a transaction that nobody could settle."`
+	Invariants invariantsCmd `cmd:"" help:"Recompute every sum and rule over the whole database; fails if one does not hold."`
+	Reconcile  reconcileCmd  `cmd:"" help:"Compare our books with the providers', and name every difference; fails if there is one."`
+	Merchants  merchantsCmd  `cmd:"" help:"Make, list and disable merchants."`
+	Keys       keysCmd       `cmd:"" help:"Make, list, rotate and revoke a merchant's API keys."`
+	Doctor     doctorCmd     `cmd:"" help:"Find what is wrong with machine, configuration, database, provider and keys."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 
 func main() {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -221,4 +222,57 @@ func (c resolveCmd) Run(ctx context.Context, s streams) error {
 	return show(c.operatorFlags, s.out, data, func(t struct{ ID, Status string }) {
 		fmt.Fprintf(s.out, "transaction %s is %s\n", t.ID, t.Status)
 	})
+}
+
+// invariantsCmd has the whole database recomputed.
+type invariantsCmd struct {
+	operatorFlags
+}
+
+// Why `payments invariants` fails: a script's reason to wake somebody, or to try again.
+var (
+	errViolated  = errors.New("the database breaks its own rules; docs/operate/invariants.md says what each means")
+	errUnchecked = errors.New("not everything could be checked; the log of the instance says why")
+)
+
+// Run prints each check with what it found. It fails unless all of them were made and
+// found nothing.
+func (c invariantsCmd) Run(ctx context.Context, s streams) error {
+	o, err := c.connect()
+	if err != nil {
+		return err
+	}
+	o.client.Timeout = transactions.InvariantsLimit + operatorTimeout
+	data, err := o.do(ctx, http.MethodGet, "/admin/v1/invariants", nil)
+	if err != nil {
+		return err
+	}
+	var found transactions.Invariants
+	if json.Unmarshal(data, &found) != nil {
+		return errUnreadable
+	}
+	if err := show(c.operatorFlags, s.out, data, func(transactions.Invariants) { printInvariants(s.out, found) }); err != nil {
+		return err
+	}
+	violated := slices.ContainsFunc(found.Checks, func(i transactions.Invariant) bool { return i.Violations != nil && *i.Violations > 0 })
+	switch {
+	case violated:
+		return errViolated
+	case !found.OK:
+		return errUnchecked
+	}
+	return nil
+}
+
+func printInvariants(w io.Writer, found transactions.Invariants) {
+	for _, i := range found.Checks {
+		switch {
+		case i.OK:
+			fmt.Fprintf(w, "ok        %s\n", i.Name)
+		case i.Violations == nil:
+			fmt.Fprintf(w, "unknown   %s: it could not be checked in time\n", i.Name)
+		default:
+			fmt.Fprintf(w, "VIOLATED  %s: %d\n", i.Name, *i.Violations)
+		}
+	}
 }

@@ -19,7 +19,14 @@ type sandboxCmd struct {
 
 // Run serves until ctx ends.
 func (c sandboxCmd) Run(ctx context.Context, s streams) error {
-	p, err := startSandbox(ctx, c.Listen, sandboxDir(c.DataDir))
+	secret, err := setting(envCallbackSecret)
+	if err == nil {
+		err = checkCallbackSecret(secret)
+	}
+	if err != nil {
+		return err
+	}
+	p, err := startSandbox(ctx, c.Listen, sandboxDir(c.DataDir), []byte(secret))
 	if err != nil {
 		return err
 	}
@@ -45,7 +52,8 @@ type sandboxProcess struct {
 // once it stops.
 const sandboxStop = 10 * time.Second
 
-func startSandbox(ctx context.Context, addr, dir string) (*sandboxProcess, error) {
+// startSandbox serves at addr, and signs what it calls back with the secret.
+func startSandbox(ctx context.Context, addr, dir string, secret []byte) (*sandboxProcess, error) {
 	ledger, err := sandbox.Open(dir)
 	if err != nil {
 		return nil, unavailableError("open the sandbox's ledger: %w", err)
@@ -57,7 +65,7 @@ func startSandbox(ctx context.Context, addr, dir string) (*sandboxProcess, error
 	}
 	p := &sandboxProcess{
 		url: "http://" + l.Addr().String(), ledger: ledger,
-		server: sandbox.NewServer(ledger, sandbox.Options{}).HTTP(addr), failed: make(chan error, 1),
+		server: sandbox.NewServer(ledger, sandbox.Options{CallbackSecret: secret}).HTTP(addr), failed: make(chan error, 1),
 	}
 	go func() { p.failed <- p.server.Serve(l) }()
 	return p, nil

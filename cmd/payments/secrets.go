@@ -25,6 +25,8 @@ const (
 	envSecretOther = "PAYMENTS_SECRET_OTHER"
 	envAdminToken  = "PAYMENTS_ADMIN_TOKEN"
 	envPGBinDir    = "PG_BIN_DIR"
+	// envCallbackSecret is shared with the provider, who signs its callbacks with it.
+	envCallbackSecret = "PAYMENTS_CALLBACK_SECRET"
 
 	// envFile is what the name of a variable ends in that names a file instead.
 	envFile = "_FILE"
@@ -183,6 +185,8 @@ type installation struct {
 	database, secret, adminToken given
 	// otherSecret is the last one, or the next, while the secret is being changed.
 	otherSecret given
+	// callbackSecret is what the provider signs its callbacks with.
+	callbackSecret given
 }
 
 // readInstallation reads what is given, and judges nothing.
@@ -190,7 +194,8 @@ func readInstallation() (i installation, err error) {
 	for _, s := range []struct {
 		name string
 		to   *given
-	}{{envDatabaseURL, &i.database}, {envSecret, &i.secret}, {envSecretOther, &i.otherSecret}, {envAdminToken, &i.adminToken}} {
+	}{{envDatabaseURL, &i.database}, {envSecret, &i.secret}, {envSecretOther, &i.otherSecret}, {envAdminToken, &i.adminToken},
+		{envCallbackSecret, &i.callbackSecret}} {
 		if *s.to, err = findSetting(s.name); err != nil {
 			return i, err
 		}
@@ -216,7 +221,18 @@ func (i installation) check() error {
 	case token == secret || token == other:
 		return usage("%s must not be the installation's secret: it is told to whoever operates", envAdminToken)
 	}
+	if err := checkCallbackSecret(i.callbackSecret.value); err != nil {
+		return err
+	}
 	return checkDatabaseFiles(envDatabaseURL, i.database.value)
+}
+
+// checkCallbackSecret refuses one that could be guessed.
+func checkCallbackSecret(secret string) error {
+	if secret != "" && len(secret) < idem.MinSecretLength {
+		return usage("%s must hold at least %d bytes, such as the output of `openssl rand -hex 32`, or nothing", envCallbackSecret, idem.MinSecretLength)
+	}
+	return nil
 }
 
 // warn tells of files that more than their owner can read. Mounted ones often are,
@@ -225,7 +241,8 @@ func (i installation) warn(ctx context.Context, log *slog.Logger) {
 	for _, s := range []struct {
 		name string
 		given
-	}{{envDatabaseURL, i.database}, {envSecret, i.secret}, {envSecretOther, i.otherSecret}, {envAdminToken, i.adminToken}} {
+	}{{envDatabaseURL, i.database}, {envSecret, i.secret}, {envSecretOther, i.otherSecret}, {envAdminToken, i.adminToken},
+		{envCallbackSecret, i.callbackSecret}} {
 		if s.open {
 			log.WarnContext(ctx, "others can read the file of a secret", "variable", s.name+envFile)
 		}

@@ -34,11 +34,7 @@ func (serveCmd) Help() string {
 
 // Run serves until ctx ends.
 func (c serveCmd) Run(ctx context.Context, s streams) error {
-	t, err := c.times()
-	if err != nil {
-		return err
-	}
-	l, err := c.limits()
+	t, l, publicURL, err := c.settings()
 	if err != nil {
 		return err
 	}
@@ -52,7 +48,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	provider, err := sandboxAt(c.ProviderURL, t)
+	provider, err := sandboxAt(c.ProviderURL, t, []byte(i.callbackSecret.value))
 	if err != nil {
 		return err
 	}
@@ -65,7 +61,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) error {
 	a, err := startApp(ctx, appConfig{
 		databaseURL: i.database.value, pgbouncer: c.PgBouncer, secret: []byte(i.secret.value), otherSecret: []byte(i.otherSecret.value), adminToken: i.adminToken.value,
 		listen: c.Listen, adminListen: c.AdminListen, tls: public, adminTLS: operator, times: t, limits: l, drain: c.DrainDelay,
-		providers: map[string]providers.Provider{merchants.Test: provider}, log: log,
+		providers: map[string]providers.Provider{merchants.Test: provider}, publicURL: publicURL, log: log,
 	})
 	if err != nil {
 		return err
@@ -86,9 +82,11 @@ func (c serveCmd) check() error {
 	return nil
 }
 
-// sandboxAt is the adapter to the sandbox at url.
-func sandboxAt(url string, t times) (*sandbox.Adapter, error) {
-	a, err := sandbox.NewAdapter(url, sandbox.AdapterOptions{Timeout: t.providerTimeout, Settle: t.settle, Withhold: withheld()})
+// sandboxAt is the adapter to the sandbox at url, which signs its callbacks with secret.
+func sandboxAt(url string, t times, secret []byte) (*sandbox.Adapter, error) {
+	a, err := sandbox.NewAdapter(url, sandbox.AdapterOptions{
+		Timeout: t.providerTimeout, Settle: t.settle, Withhold: withheld(), CallbackSecret: secret,
+	})
 	if err != nil {
 		return nil, usage("--provider-url: %w", err)
 	}

@@ -30,7 +30,12 @@ const (
 	CountryNotSupported      Code = "COUNTRY_NOT_SUPPORTED"
 	CurrencyNotAllowed       Code = "CURRENCY_NOT_ALLOWED"
 	UnavailablePaymentMethod Code = "UNAVAILABLE_PAYMENT_METHOD"
+	InvalidStatus            Code = "INVALID_STATUS"
+	InvalidTransaction       Code = "INVALID_TRANSACTION"
+	InvalidTransactionType   Code = "INVALID_TRANSACTION_TYPE"
+	ChargebackInProcess      Code = "CHARGEBACK_IN_PROCESS"
 	PaymentNotFound          Code = "PAYMENT_NOT_FOUND"
+	TransactionNotFound      Code = "TRANSACTION_NOT_FOUND"
 	CheckoutSessionNotFound  Code = "CHECKOUT_SESSION_NOT_FOUND"
 	InvalidState             Code = "INVALID_STATE"
 	InvalidCredentials       Code = "INVALID_CREDENTIALS"
@@ -61,7 +66,12 @@ var status = map[Code]int{
 	CountryNotSupported:      http.StatusBadRequest,
 	CurrencyNotAllowed:       http.StatusBadRequest,
 	UnavailablePaymentMethod: http.StatusBadRequest,
+	InvalidStatus:            http.StatusBadRequest,
+	InvalidTransaction:       http.StatusBadRequest,
+	InvalidTransactionType:   http.StatusBadRequest,
+	ChargebackInProcess:      http.StatusBadRequest,
 	PaymentNotFound:          http.StatusBadRequest,
+	TransactionNotFound:      http.StatusBadRequest,
 	CheckoutSessionNotFound:  http.StatusBadRequest,
 	InvalidState:             http.StatusConflict,
 	InvalidCredentials:       http.StatusUnauthorized,

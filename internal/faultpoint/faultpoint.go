@@ -54,6 +54,8 @@ const (
 	VoidAfter Point = "void.after"
 	// ResolveAfter: a person's decision has taken a transaction over.
 	ResolveAfter Point = "resolve.after"
+	// CallbackKept: a provider's callback is written down, and nobody has acted on it.
+	CallbackKept Point = "callback.kept"
 	// PurgeBefore: expired nonces are about to be removed. It has no nonce.
 	PurgeBefore Point = "purge.before"
 	// PurgeAfter: some were removed, and it is committed. It has no nonce.
@@ -64,7 +66,7 @@ const (
 var Points = []Point{
 	BeginBefore, BeginAfter, SendBefore, SendWire, SendAfter, FinishBefore, FinishAfter, LeaveBefore, LeaveAfter, ObserveBefore,
 	AnswerBefore, ResumeBefore, ResumeAfter, EndLifeBefore, RecoverBefore, RecoverAfter, RecoverAsked, VoidBefore, VoidAfter,
-	ResolveAfter, PurgeBefore, PurgeAfter,
+	ResolveAfter, CallbackKept, PurgeBefore, PurgeAfter,
 }
 
 // What a process is told at a point, besides to go on.

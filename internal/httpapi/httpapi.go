@@ -283,27 +283,37 @@ func (o Options) explain(err error, c echo.Context) (*apierr.Error, bool) {
 // Body reads a request's body as one JSON value. It fails with 408, 413, 415 or
 // 400, and names place and rule.
 func Body(c echo.Context) (jsontree.Value, error) {
-	if err := jsonContent(c.Request().Header); err != nil {
+	data, err := RawBody(c)
+	if err != nil {
 		return jsontree.Value{}, err
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(c.Response(), c.Request().Body, MaxBody))
-	if err != nil {
-		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			return jsontree.Value{}, apierr.New(apierr.RequestTooLarge, "the body must have at most 262144 bytes")
-		}
-		if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
-			return jsontree.Value{}, apierr.New(apierr.RequestTimeout, "the body did not arrive in time").WithStatus(http.StatusRequestTimeout)
-		}
-		return jsontree.Value{}, apierr.New(apierr.InvalidRequest, "the body ended early")
-	}
-	// The time to read has been kept. Left standing, its end would look to the server
-	// like a client that went away while a provider takes its time.
-	_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Time{}) // where there is none, there is nothing to lift
 	v, err := jsontree.Parse(data)
 	if err != nil {
 		return jsontree.Value{}, apierr.New(apierr.InvalidRequest, err.Error())
 	}
 	return v, nil
+}
+
+// RawBody reads a request's body, which says that it is JSON, byte for byte: for whoever
+// has to check a signature first. It fails with 408, 413, 415 or 400.
+func RawBody(c echo.Context) ([]byte, error) {
+	if err := jsonContent(c.Request().Header); err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(c.Response(), c.Request().Body, MaxBody))
+	if err != nil {
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			return nil, apierr.New(apierr.RequestTooLarge, "the body must have at most 262144 bytes")
+		}
+		if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+			return nil, apierr.New(apierr.RequestTimeout, "the body did not arrive in time").WithStatus(http.StatusRequestTimeout)
+		}
+		return nil, apierr.New(apierr.InvalidRequest, "the body ended early")
+	}
+	// The time to read has been kept. Left standing, its end would look to the server
+	// like a client that went away while a provider takes its time.
+	_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Time{}) // where there is none, there is nothing to lift
+	return data, nil
 }
 
 // jsonContent refuses what is not plain JSON in UTF-8.

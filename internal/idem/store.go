@@ -50,6 +50,11 @@ DELETE FROM arrivals WHERE (account_id, mode, nonce, id) IN (
 DELETE FROM provider_calls WHERE (account_id, transaction_id, fence, seq) IN (
     SELECT account_id, transaction_id, fence, seq FROM provider_calls
     WHERE started_at <= clock_timestamp() - $1::bigint * interval '1 microsecond' ORDER BY started_at LIMIT $2::integer)`
+
+	sqlPurgeCallbacks = `/* idem.purge_callbacks */
+DELETE FROM callbacks WHERE (account_id, provider, id) IN (
+    SELECT account_id, provider, id FROM callbacks
+    WHERE received_at <= clock_timestamp() - $1::bigint * interval '1 microsecond' ORDER BY received_at LIMIT $2::integer)`
 )
 
 const (
@@ -111,6 +116,7 @@ func (p Purge) RunOnce(ctx context.Context) (int, error) {
 		{"purge keys", sqlPurgeKeys, p.Retention},
 		{"purge arrivals", sqlPurgeArrivals, timelineRetention},
 		{"purge provider calls", sqlPurgeCalls, timelineRetention},
+		{"purge callbacks", sqlPurgeCallbacks, timelineRetention},
 	} {
 		r := p.DB.Conn(ctx).Exec(step.query, step.age.Microseconds(), purgeBatch)
 		if r.Error != nil {

@@ -34,6 +34,17 @@ func (db *DB) Confirmed(ctx context.Context, write func(tx Tx) error) error {
 	return err
 }
 
+// ConfirmedTx runs f in one database transaction, as InTx does, and returns
+// ErrUnconfirmed if PostgreSQL said that its commit may be on this server alone.
+func (db *DB) ConfirmedTx(ctx context.Context, f func(tx Tx) error) error {
+	d := new(doubt)
+	err := db.InTx(context.WithValue(ctx, doubtKey{}, d), f)
+	if err == nil && d.raised.Load() {
+		return ErrUnconfirmed
+	}
+	return err
+}
+
 // doubt is where a connection notes, for whoever uses it, that a commit is in doubt.
 type doubt struct{ raised atomic.Bool }
 

@@ -26,8 +26,15 @@ var privileges = map[string]string{
 	"events":                "SELECT, INSERT",
 	"resolutions":           "SELECT, INSERT",
 	"takeovers":             "SELECT, INSERT",
+	"authorizations":        "SELECT, INSERT, UPDATE, DELETE",
+	"callbacks":             "SELECT, INSERT, DELETE",
+	"watches":               "SELECT, INSERT, UPDATE, DELETE",
+	"differences":           "SELECT, INSERT, UPDATE",
 	"database_identity":     "SELECT, INSERT, UPDATE",
-	"schema_migrations":     "SELECT",
+
+	"reconciliation_progress": "SELECT, INSERT, UPDATE",
+
+	"schema_migrations": "SELECT",
 }
 
 // reservedRoles mean everybody and nobody, in quotes, too.

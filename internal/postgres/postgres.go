@@ -183,6 +183,8 @@ func (db *DB) InTx(ctx context.Context, f func(tx Tx) error) error {
 // SQLSTATEs that the domain tells apart.
 const (
 	codeUniqueViolation       = "23505"
+	codeForeignKeyViolation   = "23503"
+	codeCheckViolation        = "23514"
 	codeLockNotAvailable      = "55P03"
 	codeDeadlock              = "40P01"
 	codeSerialization         = "40001"
@@ -201,6 +203,12 @@ func Constraint(err error) string {
 
 // IsUniqueViolation reports whether err is one.
 func IsUniqueViolation(err error) bool { return sqlState(err) == codeUniqueViolation }
+
+// IsConstraintViolation reports whether a statement was undone because a foreign key
+// or a CHECK forbids what it would have made; Constraint names it.
+func IsConstraintViolation(err error) bool {
+	return sqlState(err) == codeForeignKeyViolation || sqlState(err) == codeCheckViolation
+}
 
 // IsLockTimeout reports whether a statement gave up waiting for a lock.
 func IsLockTimeout(err error) bool { return sqlState(err) == codeLockNotAvailable }

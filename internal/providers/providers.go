@@ -9,8 +9,10 @@ package providers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -49,7 +51,20 @@ type Result struct {
 	ResponseCode      string // the contract's response code (SUCCEEDED, INSUFFICIENT_FUNDS …)
 	AuthorizationCode string
 	Detail            string
+	// Amount and Currency are what was booked, with Approved, as far as the provider
+	// says it; Currency is "" where it does not.
+	Amount   decimal.Decimal // major units
+	Currency string          // ISO 4217
+	// RedirectURL is where the payer has to go, with Pending; "" where nobody waits
+	// for the payer.
+	RedirectURL string
+	// Raw is the provider's own answer, as a merchant may see it: a JSON object made of
+	// fields that the adapter knows to be harmless, at most MaxRaw bytes; nil for none.
+	Raw json.RawMessage
 }
+
+// MaxRaw bounds Result.Raw. It is kept with every transaction.
+const MaxRaw = 2048
 
 // Definite says whether the provider has told what it stands by: it booked the
 // reference, declined it for ever, or accepted it.
@@ -88,7 +103,8 @@ type Order struct {
 	MerchantOrderID string
 }
 
-// Charge is one purchase (Capture) or authorization.
+// Charge is one purchase (Capture), one authorization, or, with Verify and an amount
+// of zero, a look whether the card could be charged.
 type Charge struct {
 	Order
 	Amount      decimal.Decimal // major units
@@ -96,7 +112,100 @@ type Charge struct {
 	Country     string          // ISO 3166-1 alpha-2
 	Description string
 	Capture     bool
-	Card        Card
+	Verify      bool
+	// ReturnURL is where the payer's browser goes after a challenge; "" for nowhere.
+	ReturnURL string
+	Card      Card
+}
+
+// OperationKind is what an Operation does.
+type OperationKind string
+
+// The kinds of operations.
+const (
+	Capture OperationKind = "capture" // of an authorization, or a part of it
+	Cancel  OperationKind = "cancel"  // of a whole authorization that nothing was captured of
+	Refund  OperationKind = "refund"  // of a capture or a purchase, or a part of it
+)
+
+// Operation acts on something that the provider has booked. It is idempotent, can be
+// inquired after and voided by its own reference, as a charge is.
+type Operation struct {
+	Order
+	Kind        OperationKind
+	Target      string          // the reference of what it acts on
+	Amount      decimal.Decimal // major units
+	Currency    string          // ISO 4217
+	Description string          // may be ""
+}
+
+// Callback is one message that a provider sent by itself.
+type Callback struct {
+	// ID is the provider's name for the message: it has the same whenever the provider
+	// says it again.
+	ID    string
+	Order Order
+	// Result is what became of the order's reference, unless the message is about a
+	// dispute.
+	Result Result
+	// Dispute is what became of a dispute about the reference; nil if it is about the
+	// reference itself.
+	Dispute *Dispute
+}
+
+// DisputeStage is how far a dispute has come.
+type DisputeStage string
+
+// The stages of a dispute. The last two end it.
+const (
+	DisputeReceived DisputeStage = "received"
+	DisputePending  DisputeStage = "pending_review"
+	DisputeWon      DisputeStage = "won"
+	DisputeLost     DisputeStage = "lost"
+)
+
+// Dispute is a payer's demand for their money back, as the provider reports it.
+type Dispute struct {
+	ID       string // the provider's
+	Stage    DisputeStage
+	Amount   decimal.Decimal // major units
+	Currency string          // ISO 4217
+}
+
+// Why a callback is not believed. Neither quotes it.
+var (
+	// ErrForged: the message was not signed as the provider signs, or not by it.
+	ErrForged = errors.New("providers: the callback's signature does not fit")
+	// ErrCallback: it is the provider's, and cannot be understood.
+	ErrCallback = errors.New("providers: the callback cannot be understood")
+)
+
+// Notifier is a Provider that calls back.
+type Notifier interface {
+	Provider
+	// ReadCallback checks a message's signature and reads it. The error wraps
+	// ErrForged or ErrCallback.
+	ReadCallback(header http.Header, body []byte) (Callback, error)
+}
+
+// Booking is one thing in a provider's books.
+type Booking struct {
+	Order    Order
+	Amount   decimal.Decimal // major units
+	Currency string          // ISO 4217
+	BookedAt time.Time       // by the provider's clock
+}
+
+// ErrList is returned when a provider would not show its books.
+var ErrList = errors.New("providers: the bookings could not be listed")
+
+// Lister is a Provider that shows its books.
+type Lister interface {
+	Provider
+	// List shows what was booked from one moment up to, and without, another, by the
+	// provider's clock, oldest first, a page at a time: after is the next of the page
+	// before, or "". next is "" on the last page.
+	List(ctx context.Context, from, to time.Time, after string) (page []Booking, next string, err error)
 }
 
 // Token is a provider's stand-in for a card; it can be charged only there.
@@ -115,10 +224,13 @@ type Provider interface {
 	Name() string
 	Traits() Traits
 	Charge(ctx context.Context, c Charge, may MaySend) Result
-	// Inquire reports Approved, Declined, Pending, NotFound or Unclear.
+	// Operate makes a capture, a cancellation or a refund.
+	Operate(ctx context.Context, o Operation, may MaySend) Result
+	// Inquire reports Approved, Declined, Pending, NotFound or Unclear, whatever was
+	// sent under the reference.
 	Inquire(ctx context.Context, o Order) Result
 	// Void reports Voided, or what Inquire would for a reference that is booked
-	// or was finally declined. Unclear otherwise.
+	// or was finally declined. Unclear otherwise. What is pending is voided.
 	Void(ctx context.Context, o Order, may MaySend) Result
 	Tokenise(ctx context.Context, c Card) (Token, error)
 }

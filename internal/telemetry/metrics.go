@@ -40,6 +40,7 @@ type metrics struct {
 	seconds   *prometheus.HistogramVec
 	verdicts  *prometheus.CounterVec
 	exchanges *prometheus.HistogramVec
+	findings  *prometheus.CounterVec
 }
 
 func newMetrics(version string) *metrics {
@@ -59,11 +60,20 @@ func newMetrics(version string) *metrics {
 		exchanges: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "payments_provider_seconds", Help: "How long exchanges with a provider took, by what they came to.", Buckets: providerBuckets,
 		}, []string{"provider", "kind", "outcome"}),
+		findings: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "payments_reconciliation_total", Help: "What comparisons with the providers' books came to, and what was done about it.",
+		}, []string{"finding", "action"}),
 	}
 	m.build.WithLabelValues(version, runtime.Version()).Set(1)
 	// A series that begins with its first event hides it from rate(): begin at zero.
 	for _, v := range []idem.Verdict{idem.New, idem.Replayed, idem.InProcess, idem.Mismatch, idem.Resumed, idem.Rejected} {
 		m.verdicts.WithLabelValues(string(v))
+	}
+	for _, f := range transactions.Findings {
+		m.findings.WithLabelValues(string(f), string(transactions.NotReversed))
+	}
+	for _, r := range transactions.Reversals {
+		m.findings.WithLabelValues(string(transactions.FoundMissingHere), string(r))
 	}
 	return m
 }
@@ -79,6 +89,10 @@ func (m *metrics) request(l Listener, s httpapi.Seen) {
 
 func (m *metrics) exchange(provider, kind string, o providers.Outcome, took time.Duration) {
 	m.exchanges.WithLabelValues(provider, kind, string(o)).Observe(took.Seconds())
+}
+
+func (m *metrics) finding(f transactions.Finding, r transactions.Reversal) {
+	m.findings.WithLabelValues(string(f), string(r)).Inc()
 }
 
 // Pool is the database's pool.
@@ -100,7 +114,7 @@ func (t *Telemetry) Handler(p Pool, b Backlog) http.Handler {
 
 // collectors are all metrics of our own.
 func (m *metrics) collectors(p Pool, b Backlog) []prometheus.Collector {
-	return []prometheus.Collector{m.build, m.requests, m.seconds, m.verdicts, m.exchanges, pool{p}, backlog{b}}
+	return []prometheus.Collector{m.build, m.requests, m.seconds, m.verdicts, m.exchanges, m.findings, pool{p}, backlog{b}}
 }
 
 // pool reads the pool at each scrape.

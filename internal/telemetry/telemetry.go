@@ -75,6 +75,11 @@ func (t *Telemetry) Exchanges() transactions.Watcher {
 	}
 }
 
+// Findings counts what comparisons with the providers' books come to.
+func (t *Telemetry) Findings() func(transactions.Finding, transactions.Reversal) {
+	return t.metrics.finding
+}
+
 // Statements sees the database's statements, or is nil where nobody would look.
 func (t *Telemetry) Statements() pgx.QueryTracer {
 	if t.traces == nil {

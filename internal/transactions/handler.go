@@ -47,6 +47,11 @@ func (h *Handler) Mount(e *echo.Echo) {
 	// Route by route: a group's middleware would also catch its unknown methods, and
 	// call them unknown paths.
 	e.POST("/v1/payments", h.create, h.authenticate)
+	e.POST("/v1/payments/:payment_id/transactions/:transaction_id/capture", h.act(RouteCapture), h.authenticate)
+	e.POST("/v1/payments/:payment_id/transactions/:transaction_id/cancel", h.act(RouteCancel), h.authenticate)
+	e.POST("/v1/payments/:payment_id/transactions/:transaction_id/refund", h.act(RouteRefund), h.authenticate)
+	e.POST("/v1/payments/:payment_id/transactions/:transaction_id/cancel-or-refund", h.act(RouteCancelOrRefund), h.authenticate)
+	e.POST("/v1/payments/:payment_id/cancel-or-refund", h.act(RouteCancelOrRefund), h.authenticate)
 	e.GET("/v1/payments", h.list, h.authenticate)
 	e.GET("/v1/payments/:payment_id", h.get, h.authenticate)
 	e.GET("/v1/idempotency-keys", h.lookup, h.authenticate)
@@ -78,10 +83,49 @@ func callerOf(c echo.Context) merchants.Caller {
 
 // create is POST /v1/payments.
 func (h *Handler) create(c echo.Context) error {
-	ctx, caller := c.Request().Context(), callerOf(c)
-	cmd := Create{
+	caller := callerOf(c)
+	return h.execute(c, "", func(cmd *Command, body jsontree.Value) (err error) {
+		cmd.Request, err = parseRequest(body, h.service.rulesFor(caller))
+		return err
+	})
+}
+
+// act is a capture, a cancellation or a refund, by its route.
+func (h *Handler) act(route Route) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		target, transaction := c.Param("payment_id"), uuid.Nil
+		payment, known := idOf(target)
+		if !known {
+			return apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
+		}
+		if id := c.Param("transaction_id"); id != "" {
+			if transaction, known = idOf(id); !known || transaction == uuid.Nil { // Nil stands for none
+				return apierr.New(apierr.TransactionNotFound, "there is no transaction with this id in the payment")
+			}
+			target += "/" + id
+		}
+		return h.execute(c, strings.ToLower(target), func(cmd *Command, body jsontree.Value) error {
+			a, err := parseAction(body, route)
+			a.PaymentID, a.TargetID = payment, transaction
+			cmd.Action = &a
+			return err
+		})
+	}
+}
+
+// idOf reads an id in the one form in which we write it.
+func idOf(s string) (uuid.UUID, bool) {
+	id, err := uuid.Parse(s)
+	return id, err == nil && len(s) == len(id.String())
+}
+
+// execute reads a request that moves money and has it carried out. target is what its
+// path names, "" for nothing.
+func (h *Handler) execute(c echo.Context, target string, parse func(cmd *Command, body jsontree.Value) error) error {
+	ctx, caller, route := c.Request().Context(), callerOf(c), c.Path()
+	cmd := Command{
 		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policyOf(caller.AccountID),
-		Operation: "POST /v1/payments", RequestID: httpapi.RequestID(c), ArrivedAt: time.Now(),
+		Operation: strings.TrimSpace(http.MethodPost + " " + route + " " + target), RequestID: httpapi.RequestID(c), ArrivedAt: time.Now(),
 	}
 	var err error
 	if cmd.Nonce, err = idem.NonceFrom(c.Request().Header); err != nil {
@@ -89,14 +133,14 @@ func (h *Handler) create(c echo.Context) error {
 	}
 	body, err := httpapi.Body(c)
 	if err == nil {
-		cmd.Fingerprint = h.service.prints.Request(http.MethodPost, "/v1/payments", "", body)
-		cmd.FingerprintByOther = h.service.prints.RequestByOther(http.MethodPost, "/v1/payments", "", body)
-		cmd.Request, err = parseRequest(body, h.service.rulesFor(caller))
+		cmd.Fingerprint = h.service.prints.Request(http.MethodPost, route, target, body)
+		cmd.FingerprintByOther = h.service.prints.RequestByOther(http.MethodPost, route, target, body)
+		err = parse(&cmd, body)
 	}
 	if err != nil {
 		return h.invalid(c, cmd, err)
 	}
-	a, err := h.service.Create(ctx, cmd)
+	a, err := h.service.Execute(ctx, cmd)
 	faultpoint.Reach(faultpoint.AnswerBefore, cmd.Nonce)
 	return respond(c, a, err)
 }
@@ -113,7 +157,7 @@ func (s *Service) rulesFor(caller merchants.Caller) rules {
 // invalid answers a request that is not valid: with the first answer, if the nonce
 // has one and the policy ignores retry bodies. A body that was too large, or not
 // JSON at all by its type, is refused even then.
-func (h *Handler) invalid(c echo.Context, cmd Create, invalid error) error {
+func (h *Handler) invalid(c echo.Context, cmd Command, invalid error) error {
 	if e, ok := apierr.From(invalid); ok && (e.Status == http.StatusBadRequest || e.Code == apierr.InvalidToken) {
 		a, found, err := h.service.Replay(c.Request().Context(), cmd)
 		if err != nil || found {
@@ -145,9 +189,13 @@ func respond(c echo.Context, a Answer, err error) error {
 
 // get is GET /v1/payments/{payment_id}. Another merchant's payment is not found.
 func (h *Handler) get(c echo.Context) error {
-	id, err := uuid.Parse(c.Param("payment_id"))
-	if err != nil || len(c.Param("payment_id")) != len(id.String()) {
+	id, known := idOf(c.Param("payment_id"))
+	if !known {
 		return apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
+	}
+	v, err := viewOf(c)
+	if err != nil {
+		return err
 	}
 	caller := callerOf(c)
 	p, err := h.service.store.payment(c.Request().Context(), caller.AccountID, id)
@@ -157,7 +205,7 @@ func (h *Handler) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	views, err := h.present(c, caller, p)
+	views, err := h.present(c, caller, v, p)
 	if err != nil {
 		return err
 	}
@@ -189,7 +237,7 @@ func (h *Handler) list(c echo.Context) error {
 		ps = ps[:limit]
 		httpapi.LinkNext(c, ps[limit-1].ID.String())
 	}
-	views, err := h.present(c, caller, ps...)
+	views, err := h.present(c, caller, view{}, ps...)
 	if err != nil {
 		return err
 	}
@@ -200,8 +248,31 @@ func (h *Handler) list(c echo.Context) error {
 	return httpapi.JSON(c, http.StatusOK, body)
 }
 
+// viewOf reads what a reader wants to see.
+func viewOf(c echo.Context) (view, error) {
+	var v view
+	var wrong []string
+	for _, p := range []struct {
+		name string
+		into *bool
+	}{{"transactions_history", &v.history}, {"raw_response", &v.raw}} {
+		values, given := c.QueryParams()[p.name]
+		switch {
+		case !given, len(values) == 1 && values[0] == "false":
+		case len(values) == 1 && values[0] == "true":
+			*p.into = true
+		default:
+			wrong = append(wrong, p.name+" must be true or false")
+		}
+	}
+	if wrong != nil {
+		return v, apierr.New(apierr.InvalidParameters, wrong...)
+	}
+	return v, nil
+}
+
 // present reads the payments' transactions and shapes them all.
-func (h *Handler) present(c echo.Context, caller merchants.Caller, ps ...Payment) ([]wirePayment, error) {
+func (h *Handler) present(c echo.Context, caller merchants.Caller, show view, ps ...Payment) ([]wirePayment, error) {
 	views := make([]wirePayment, 0, len(ps))
 	ids := make([]uuid.UUID, len(ps))
 	for i, p := range ps {
@@ -212,7 +283,7 @@ func (h *Handler) present(c echo.Context, caller merchants.Caller, ps ...Payment
 		return nil, err
 	}
 	for _, p := range ps {
-		v, err := presentPayment(p, ts[p.ID])
+		v, err := presentPayment(p, ts[p.ID], show)
 		if err != nil {
 			return nil, err
 		}
@@ -277,92 +348,4 @@ func nonceParam(c echo.Context) (string, error) {
 		return "", apierr.New(apierr.InvalidParameters, "nonce must be 1 to 64 visible ASCII characters without a comma")
 	}
 	return nonce, nil
-}
-
-// OperatorHandler is what an operator may ask and decide.
-type OperatorHandler struct{ service *Service }
-
-// NewOperatorHandler makes the operator's handler.
-func NewOperatorHandler(s *Service) *OperatorHandler { return &OperatorHandler{s} }
-
-// Mount adds the routes to g, which is authenticated already.
-func (h *OperatorHandler) Mount(g *echo.Group) {
-	g.GET("/nonces", h.lookup)
-	g.GET("/nonces/*", h.lookup)
-	g.POST("/transactions/:transaction_id/resolve", h.resolve)
-}
-
-// lookup is GET /admin/v1/nonces/{nonce}, or ?nonce=, over all accounts or one.
-func (h *OperatorHandler) lookup(c echo.Context) error {
-	var scope Scope
-	if s := c.QueryParam("account_id"); s != "" {
-		id, err := uuid.Parse(s)
-		if err != nil {
-			return apierr.New(apierr.InvalidParameters, "account_id must be a UUID")
-		}
-		scope.AccountID = id
-	}
-	return h.service.serveLookup(c, scope)
-}
-
-// Limits of a resolution, in characters.
-const (
-	maxReason            = 500
-	maxProviderReference = 255
-)
-
-// resolve is POST /admin/v1/transactions/{transaction_id}/resolve.
-func (h *OperatorHandler) resolve(c echo.Context) error {
-	id, err := uuid.Parse(c.Param("transaction_id"))
-	if err != nil {
-		return apierr.New(apierr.NotFound, "there is no transaction with this id")
-	}
-	body, err := httpapi.Body(c)
-	if err != nil {
-		return err
-	}
-	d, err := parseDecision(body)
-	if err != nil {
-		return err
-	}
-	d.RequestID = httpapi.RequestID(c)
-	tx, err := h.service.Resolve(c.Request().Context(), id, d)
-	if tx.ID != uuid.Nil {
-		httpapi.LineOf(c).TransactionID = tx.ID.String()
-	}
-	if err != nil {
-		return err
-	}
-	answer, err := encode(struct {
-		ID        string `json:"id"`
-		AccountID string `json:"account_id"`
-		PaymentID string `json:"payment_id"`
-		Status    Status `json:"status"`
-		Nonce     string `json:"nonce"`
-	}{tx.ID.String(), tx.AccountID.String(), tx.PaymentID.String(), tx.Status, tx.Nonce})
-	if err != nil {
-		return err
-	}
-	return httpapi.JSON(c, http.StatusOK, answer)
-}
-
-func parseDecision(body jsontree.Value) (Decision, error) {
-	if body.Kind() != jsontree.Object {
-		return Decision{}, apierr.New(apierr.InvalidRequest, "$ must be an object")
-	}
-	v := &validator{}
-	d := Decision{
-		ProviderReference: v.text(body.Get("provider_reference"), 0, maxProviderReference),
-		Reason:            v.requiredText(body.Get("reason"), 1, maxReason),
-	}
-	if at := body.Get("outcome"); v.required(at) {
-		switch outcome, _ := at.Text(); outcome {
-		case "succeeded":
-			d.Succeeded = true
-		case "failed":
-		default:
-			v.invalid(at, "must be succeeded or failed")
-		}
-	}
-	return d, v.err()
 }

@@ -73,8 +73,8 @@ type LifeTransaction struct {
 	Attempts int64  `json:"attempts"`
 }
 
-// Moment is one line of a timeline. Kind is request, send, inquire, void,
-// takeover, observation, event, parked or resolution; which of the others are
+// Moment is one line of a timeline. Kind is request, send, inquire, void, reverse,
+// callback, takeover, observation, event, parked or resolution; which of the others are
 // there depends on it.
 type Moment struct {
 	At          string   `json:"at"`
@@ -150,7 +150,7 @@ func (r lifeRow) life(timeline []Moment, truncated bool) Life {
 		Transaction: LifeTransaction{ID: r.ID.String(), Type: r.Type, Status: r.Status, Fence: r.Fence, Attempts: r.Holders},
 		Timeline:    timeline, Truncated: truncated,
 	}
-	if r.Status == Succeeded {
+	if r.Status == Succeeded && r.Type.takes() {
 		l.Charges = 1
 	}
 	l.Verdict = r.verdict(timeline, truncated)
@@ -162,24 +162,44 @@ func (r lifeRow) verdict(timeline []Moment, truncated bool) string {
 	units, _ := money.MinorUnits(r.Currency)
 	sum := r.Amount.StringFixed(int32(units)) + " " + r.Currency //nolint:gosec // 0 to 4
 	when := r.UpdatedAt.UTC().Format("2006-01-02 15:04:05") + " UTC"
+	did, done := r.Type.verbs()
 	var told string
 	switch {
-	case r.Status == Succeeded && r.Type == Authorize:
-		told = fmt.Sprintf("Authorized once: %s on %s.", sum, when)
 	case r.Status == Succeeded:
-		told = fmt.Sprintf("Charged once: %s on %s.", sum, when)
+		told = fmt.Sprintf("%s once: %s on %s.", did, sum, when)
+	case r.Status == Expired && r.AuthorizationCode != "": // it had succeeded before
+		told = fmt.Sprintf("Authorized once: %s, which nobody captured before it expired on %s.", sum, when)
+	case r.Status == Expired:
+		told = fmt.Sprintf("Not %s: %s was not decided in time and expired on %s.", done, sum, when)
 	case r.Status.Terminal() && r.Released:
-		told = fmt.Sprintf("Not charged: the attempt over %s had no effect, and the key was given back on %s.", sum, when)
+		told = fmt.Sprintf("Not %s: the attempt over %s had no effect, and the key was given back on %s.", done, sum, when)
 	case r.Status.Terminal():
-		told = fmt.Sprintf("Not charged: %s was declined (%s) on %s.", sum, cmp.Or(r.ResponseCode, string(r.Status)), when)
+		told = fmt.Sprintf("Not %s: %s was declined (%s) on %s.", done, sum, cmp.Or(r.ResponseCode, string(r.Status)), when)
 	case r.ParkedAt != nil:
-		told = fmt.Sprintf("Not known: nobody could tell whether %s was charged, at most once. A person must look.", sum)
+		told = fmt.Sprintf("Not known: nobody could tell whether %s was %s, at most once. A person must look.", sum, done)
+	case r.Status == Pending && r.RedirectURL != "":
+		told = fmt.Sprintf("Not decided: the payer has not confirmed %s yet; it will be %s at most once.", sum, done)
+	case r.Status == Pending:
+		told = fmt.Sprintf("Not decided: the provider has accepted %s; it will be %s at most once.", sum, done)
 	case r.keyState() == KeyOpen:
-		told = fmt.Sprintf("In process: %s, charged at most once.", sum)
+		told = fmt.Sprintf("In process: %s, %s at most once.", sum, done)
 	default:
-		told = fmt.Sprintf("Not known yet: %s was charged at most once. It is being asked about.", sum)
+		told = fmt.Sprintf("Not known yet: %s was %s at most once. It is being asked about.", sum, done)
 	}
 	return told + replays(timeline, truncated)
+}
+
+// takes says whether it takes money, or holds it.
+func (t Type) takes() bool { return t == Purchase || t == Authorize || t == Capture }
+
+// verbs say what a transaction of that type did, at the head of a sentence, and what is
+// not known to be done, in one.
+func (t Type) verbs() (did, done string) {
+	v := map[Type][2]string{
+		Purchase: {"Charged", "charged"}, Authorize: {"Authorized", "charged"}, Verify: {"Verified", "verified"},
+		Capture: {"Captured", "captured"}, Cancel: {"Canceled", "canceled"}, Refund: {"Refunded", "refunded"},
+	}[t]
+	return v[0], v[1]
 }
 
 // replays says how often, and how differently, the request was repeated.

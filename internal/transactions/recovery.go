@@ -133,8 +133,8 @@ func (s *Service) takeOver(ctx context.Context, seen Transaction, p providers.Pr
 
 // nextAttempt is when recovery looks again. It does not sleep past the moment at
 // which an inquiry begins to prove something.
-func (s *Service) nextAttempt(r *run) time.Duration {
-	if r.tx.ParkedAt != nil || s.shouldPark(r) {
+func (s *Service) nextAttempt(r *run, learnt providers.Outcome) time.Duration {
+	if r.tx.ParkedAt != nil || s.shouldPark(r, learnt) {
 		return parkedPause
 	}
 	pause := min(firstPause<<min(r.tx.Attempts, 10), s.lease)
@@ -146,9 +146,9 @@ func (s *Service) nextAttempt(r *run) time.Duration {
 
 // shouldPark says whether this attempt was the last automatic one. Where the
 // provider can be asked, it is not before the proof moment: until then an answer
-// may still come.
-func (s *Service) shouldPark(r *run) bool {
-	if r.tx.Status == Pending || r.tx.Attempts+1 < maxAttempts {
+// may still come. What the provider has accepted may take days, as long as it knows it.
+func (s *Service) shouldPark(r *run, learnt providers.Outcome) bool {
+	if r.tx.Status == Pending && learnt != providers.NotFound || r.tx.Attempts+1 < maxAttempts {
 		return false
 	}
 	return !r.provider.Traits().Queryable || !r.now().Before(r.tx.proofMoment())

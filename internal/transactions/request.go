@@ -60,6 +60,7 @@ type Request struct {
 	Workflow          string
 	CallbackURL       string
 	Capture           bool
+	Verify            bool
 	Installments      int
 	SoftDescriptor    string
 	Card              providers.Card
@@ -73,7 +74,10 @@ type Request struct {
 
 // Type is the transaction that the request asks for.
 func (r Request) Type() Type {
-	if r.Capture {
+	switch {
+	case r.Verify:
+		return Verify
+	case r.Capture:
 		return Purchase
 	}
 	return Authorize
@@ -233,7 +237,11 @@ func parseRequest(body jsontree.Value, rules rules) (Request, error) {
 			v.fail(apierr.CountryNotSupported, at, "must be an ISO 3166-1 alpha-2 country code in capitals")
 		}
 	}
-	v.amount(&r, body.Get("amount"))
+	check := money.Check
+	if verify, _ := body.Get("payment_method").Get("detail").Get("card").Get("verify").Bool(); verify {
+		check = nothing
+	}
+	r.Amount, r.Currency = v.money(body.Get("amount"), check)
 	v.workflow(&r, body)
 	v.paymentMethod(&r, body.Get("payment_method"), rules)
 	r.Metadata = v.metadata(body.Get("metadata"))
@@ -246,22 +254,23 @@ func parseRequest(body jsontree.Value, rules rules) (Request, error) {
 	return r, v.err()
 }
 
-func (v *validator) amount(r *Request, at jsontree.Value) {
+// money reads a required amount with its currency. check says whether that much may be
+// asked for.
+func (v *validator) money(at jsontree.Value, check func(amount decimal.Decimal, currency string) error) (amount decimal.Decimal, currency string) {
 	if !v.required(at) {
-		return
+		return amount, ""
 	}
 	v.object(at)
-	currency := at.Get("currency")
-	if v.required(currency) {
-		r.Currency, _ = currency.Text()
-		if _, known := money.MinorUnits(r.Currency); !known {
-			v.fail(apierr.CurrencyNotAllowed, currency, money.ErrCurrency.Error())
-			r.Currency = ""
+	if c := at.Get("currency"); v.required(c) {
+		currency, _ = c.Text()
+		if _, known := money.MinorUnits(currency); !known {
+			v.fail(apierr.CurrencyNotAllowed, c, money.ErrCurrency.Error())
+			currency = ""
 		}
 	}
 	value := at.Get("value")
 	if !v.required(value) {
-		return
+		return amount, currency
 	}
 	raw, ok := value.Number()
 	if !ok {
@@ -269,17 +278,28 @@ func (v *validator) amount(r *Request, at jsontree.Value) {
 	}
 	if !ok {
 		v.fail(apierr.InvalidAmount, value, "must be a number, or a string that holds one")
-		return
+		return amount, currency
 	}
 	amount, err := money.Parse(raw)
-	if err == nil && r.Currency != "" {
-		err = money.Check(amount, r.Currency)
+	if err == nil && currency != "" {
+		err = check(amount, currency)
 	}
 	if err != nil {
 		v.fail(apierr.InvalidAmount, value, err.Error())
-		return
+		return decimal.Decimal{}, currency
 	}
-	r.Amount = amount
+	return amount, currency
+}
+
+// errVerifiesNothing is the rule for the amount of a verification.
+var errVerifiesNothing = errors.New("must be 0 where payment_method.detail.card.verify is true")
+
+// nothing checks the amount of a verification.
+func nothing(amount decimal.Decimal, _ string) error {
+	if !amount.IsZero() {
+		return errVerifiesNothing
+	}
+	return nil
 }
 
 func (v *validator) workflow(r *Request, body jsontree.Value) {
@@ -342,9 +362,7 @@ func (v *validator) card(r *Request, at jsontree.Value, rules rules) {
 	r.Installments = v.integer(at.Get("installments"), 1, maxInstallments, 1)
 	r.SoftDescriptor = v.text(at.Get("soft_descriptor"), 0, maxSoftDescriptor)
 	r.StoredCredentials = v.descriptive(at.Get("stored_credentials"))
-	if verify := at.Get("verify"); v.boolean(verify, false) {
-		v.invalid(verify, "must be false: card verification is not available yet")
-	}
+	r.Verify = v.boolean(at.Get("verify"), false)
 	v.unavailable(at.Get("delayed_capture_settings"), jsontree.Object)
 	v.unavailable(at.Get("delayed_cancel_settings"), jsontree.Object)
 
@@ -451,6 +469,7 @@ type keptRequest struct {
 	Workflow          string          `json:"workflow"`
 	CallbackURL       string          `json:"callback_url,omitempty"`
 	Capture           bool            `json:"capture"`
+	Verify            bool            `json:"verify,omitempty"`
 	Installments      int             `json:"installments"`
 	SoftDescriptor    string          `json:"soft_descriptor,omitempty"`
 	Card              string          `json:"card"` // its keyed fingerprint
@@ -464,7 +483,7 @@ func (r Request) keep() keptRequest {
 	return keptRequest{
 		MerchantOrderID: r.MerchantOrderID, MerchantReference: r.MerchantReference, Description: r.Description,
 		Country: r.Country, Currency: r.Currency, Amount: r.Amount.String(), Workflow: r.Workflow, CallbackURL: r.CallbackURL,
-		Capture: r.Capture, Installments: r.Installments, SoftDescriptor: r.SoftDescriptor, Card: r.CardFingerprint,
+		Capture: r.Capture, Verify: r.Verify, Installments: r.Installments, SoftDescriptor: r.SoftDescriptor, Card: r.CardFingerprint,
 		CustomerPayer: r.CustomerPayer, AdditionalData: r.AdditionalData, Metadata: r.Metadata, StoredCredentials: r.StoredCredentials,
 	}
 }
@@ -484,26 +503,31 @@ func (r Request) differs(first string) []string {
 	if err != nil {
 		return nil
 	}
+	return differing(first, mine, keptNames, func(name, was string) bool { // the same card, kept under the other secret
+		return name == "card" && r.cardByOther != "" && was == `"`+r.cardByOther+`"`
+	})
+}
+
+// differing are those of the names whose values differ in two JSON objects, and do not
+// mean the same.
+func differing(first, second string, names []string, same func(name, was string) bool) []string {
 	var a, b map[string]json.RawMessage
-	if json.Unmarshal([]byte(first), &a) != nil || json.Unmarshal([]byte(mine), &b) != nil {
+	if json.Unmarshal([]byte(first), &a) != nil || json.Unmarshal([]byte(second), &b) != nil {
 		return nil
 	}
-	if r.cardByOther != "" && string(a["card"]) == `"`+r.cardByOther+`"` { // the same card, kept under the other secret
-		b["card"] = a["card"]
-	}
-	var names []string
-	for _, name := range keptNames {
-		if string(a[name]) != string(b[name]) {
-			names = append(names, name)
+	var differ []string
+	for _, name := range names {
+		if string(a[name]) != string(b[name]) && !same(name, string(a[name])) {
+			differ = append(differ, name)
 		}
 	}
-	return names
+	return differ
 }
 
 // keptNames are the names of keptRequest, in the order in which a person would
 // want to hear of them.
 var keptNames = []string{
-	"amount", "currency", "card", "capture", "merchant_order_id", "merchant_reference", "description", "country",
+	"amount", "currency", "card", "capture", "verify", "merchant_order_id", "merchant_reference", "description", "country",
 	"workflow", "callback_url", "installments", "soft_descriptor", "customer_payer", "additional_data", "metadata", "stored_credentials",
 }
 

@@ -101,15 +101,15 @@ func (s *Service) decideFailed(ctx context.Context, r *run, d Decision) error {
 func (s *Service) fail(ctx context.Context, r *run, result providers.Result, d Decision) error {
 	e := ending{
 		status: Errored, providerReference: d.ProviderReference, released: true, at: r.now(), retention: r.policy.Retention,
-		cause: "resolved", calls: r.calls, resolution: resolution{outcome: "failed", reason: d.Reason, requestID: d.RequestID},
+		watch: r.watchAfter(), cause: "resolved", calls: r.calls, resolution: resolution{outcome: "failed", reason: d.Reason, requestID: d.RequestID},
 	}
-	_, err := s.finish(ctx, r, result, e, Answer{}, nil)
+	_, err := s.finish(ctx, r, result, e, nil)
 	return err
 }
 
 // giveBack ends a person's hold without changing anything, parked included.
 func (s *Service) giveBack(ctx context.Context, r *run) {
-	l := leaving{park: r.tx.ParkedAt != nil, next: s.nextAttempt(r), calls: r.calls, retention: r.policy.Retention}
+	l := leaving{park: r.tx.ParkedAt != nil, next: s.nextAttempt(r, providers.Unclear), calls: r.calls, retention: r.policy.Retention}
 	_ = s.save(ctx, func() error { // if it fails, the lease ends by itself
 		_, err := s.store.leave(ctx, r.tx, l)
 		return err
@@ -133,6 +133,11 @@ func (g gone) Traits() providers.Traits {
 
 // Charge is never asked for: nobody sends to a provider that is not configured.
 func (g gone) Charge(context.Context, providers.Charge, providers.MaySend) providers.Result {
+	return providers.Result{Outcome: providers.Unclear, Detail: "the provider is not configured"}
+}
+
+// Operate is never asked for: nobody sends to a provider that is not configured.
+func (g gone) Operate(context.Context, providers.Operation, providers.MaySend) providers.Result {
 	return providers.Result{Outcome: providers.Unclear, Detail: "the provider is not configured"}
 }
 

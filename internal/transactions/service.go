@@ -2,6 +2,7 @@ package transactions
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -60,12 +61,27 @@ type Options struct {
 	// RawLiveCards allows card numbers in live mode.
 	RawLiveCards bool
 	Log          *slog.Logger
+	// AuthorizedFor is how long an authorization may be captured, by the database's
+	// clock. 0 means DefaultAuthorizedFor.
+	AuthorizedFor time.Duration
+	// PendingFor is how long a provider may take to decide what it has accepted, before
+	// it is asked to refuse it. 0 means DefaultPendingFor.
+	PendingFor time.Duration
 	// Watch may be nil.
 	Watch Watcher
 }
 
-// Watcher is called as an exchange with a provider begins; kind is send, inquire or
-// void. The exchange goes on with the context that it returns; the function that it
+// What Options mean by 0.
+const (
+	// DefaultAuthorizedFor is what card networks keep an authorization for, most often.
+	DefaultAuthorizedFor = 7 * 24 * time.Hour
+	// DefaultPendingFor is as long as an answer is kept: whoever was told "pending" hears
+	// the end of it while they can still ask with the same key.
+	DefaultPendingFor = 24 * time.Hour
+)
+
+// Watcher is called as an exchange with a provider begins; kind is send, inquire, void or
+// reverse. The exchange goes on with the context that it returns; the function that it
 // returns is called with what the exchange came to.
 type Watcher func(ctx context.Context, provider, kind string) (context.Context, func(providers.Outcome, time.Duration))
 
@@ -87,6 +103,8 @@ type Service struct {
 	log       *slog.Logger
 	watch     Watcher
 	instance  uuid.UUID
+
+	authorizedFor, pendingFor time.Duration
 }
 
 // NewService fails if the lease is too short for one of the providers.
@@ -102,6 +120,7 @@ func NewService(o Options) (*Service, error) {
 	return &Service{
 		store: store{o.DB}, providers: o.Providers, arrivals: o.Arrivals, lease: o.Lease, policyOf: o.PolicyOf,
 		prints: o.Fingerprints, rawLive: o.RawLiveCards, log: o.Log, watch: o.Watch, instance: uuid.Must(uuid.NewV7()),
+		authorizedFor: cmp.Or(o.AuthorizedFor, DefaultAuthorizedFor), pendingFor: cmp.Or(o.PendingFor, DefaultPendingFor),
 	}, nil
 }
 
@@ -131,8 +150,9 @@ func (t Transaction) proofMoment() time.Time {
 	return t.MaySendUntil.Add(time.Duration(t.TravelUS) * time.Microsecond)
 }
 
-// Create is one request to create a payment.
-type Create struct {
+// Command is one request that moves money: a Request that creates a payment, or an
+// Action on one.
+type Command struct {
 	AccountID   uuid.UUID
 	Mode        string
 	Policy      idem.Policy
@@ -143,12 +163,13 @@ type Create struct {
 	// the secret is being changed. It is compared, never kept.
 	FingerprintByOther []byte
 	Request            Request
+	Action             *Action // nil: it creates a payment
 	RequestID          string
 	ArrivedAt          time.Time // by this process's clock
 }
 
 // isOf says whether a kept fingerprint is this request's, whichever secret made it.
-func (c Create) isOf(kept []byte) bool {
+func (c Command) isOf(kept []byte) bool {
 	return bytes.Equal(kept, c.Fingerprint) || c.FingerprintByOther != nil && bytes.Equal(kept, c.FingerprintByOther)
 }
 
@@ -163,16 +184,16 @@ type Answer struct {
 	ProviderTime  time.Duration
 }
 
-// Create begins, calls and finishes, or tells what became of the nonce. Its error
+// Execute begins, calls and finishes, or tells what became of the nonce. Its error
 // is an *apierr.Error wherever we know what to say; then the Answer still holds
 // what is known for the log.
 //
 // From here on the client's connection doesn't matter: a client that hangs up
 // must not stop a charge half-way.
-func (s *Service) Create(ctx context.Context, cmd Create) (Answer, error) {
+func (s *Service) Execute(ctx context.Context, cmd Command) (Answer, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
 	defer cancel()
-	a, err := s.create(ctx, cmd)
+	a, err := s.execute(ctx, cmd)
 	if _, told := apierr.From(err); !told && postgres.IsLockTimeout(err) {
 		// Behind an uncommitted duplicate, a purge, or somebody who takes it over.
 		s.arrive(cmd, idem.InProcess, uuid.Nil, false, nil)
@@ -181,7 +202,10 @@ func (s *Service) Create(ctx context.Context, cmd Create) (Answer, error) {
 	return a, err
 }
 
-func (s *Service) create(ctx context.Context, cmd Create) (Answer, error) {
+func (s *Service) execute(ctx context.Context, cmd Command) (Answer, error) {
+	if cmd.Action != nil {
+		return s.act(ctx, cmd)
+	}
 	provider, canBegin := s.providers.For(cmd.Mode)
 	for range maxLooks {
 		if canBegin {
@@ -190,32 +214,48 @@ func (s *Service) create(ctx context.Context, cmd Create) (Answer, error) {
 				return Answer{}, err
 			}
 			if r != nil {
-				s.arrive(cmd, idem.New, r.tx.ID, false, nil)
-				return s.conclude(ctx, r, s.send(ctx, r), false)
+				return s.carryOut(ctx, cmd, r)
 			}
 		}
-		k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Fingerprint, cmd.FingerprintByOther)
-		if err != nil {
-			return Answer{}, err
-		}
-		if !canBegin && (!found || k.over()) { // what began while there was a provider is still answered
-			return Answer{}, apierr.New(apierr.UnavailablePaymentMethod, "no provider is configured for "+cmd.Mode+" mode")
-		}
-		if !found { // released or purged since
-			continue
-		}
-		if k.over() {
-			faultpoint.Reach(faultpoint.EndLifeBefore, cmd.Nonce)
-			if err := s.store.endLife(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, k.ID); err != nil {
-				return Answer{}, err
-			}
-			continue
-		}
-		a, done, err := s.meet(ctx, cmd, k)
+		a, done, free, err := s.look(ctx, cmd, canBegin)
 		if done || err != nil {
 			return a, err
 		}
+		if free && !canBegin { // what began while there was a provider is still answered
+			return Answer{}, apierr.New(apierr.UnavailablePaymentMethod, "no provider is configured for "+cmd.Mode+" mode")
+		}
 	}
+	return s.busy(cmd)
+}
+
+// carryOut sends what was begun, and tells what came of it.
+func (s *Service) carryOut(ctx context.Context, cmd Command, r *run) (Answer, error) {
+	s.arrive(cmd, idem.New, r.tx.ID, false, nil)
+	return s.conclude(ctx, r, s.send(ctx, r), false)
+}
+
+// look reads what a nonce stands for, and answers the request where that says how. If
+// the nonce is free it says so; a life that is over is ended first, if end says so. If
+// it says nothing at all, the nonce has just changed: look again.
+func (s *Service) look(ctx context.Context, cmd Command, end bool) (a Answer, done, free bool, err error) {
+	k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Fingerprint, cmd.FingerprintByOther)
+	switch {
+	case err != nil:
+		return Answer{}, false, false, err
+	case !found: // released or purged since, or never there
+		return Answer{}, false, true, nil
+	case !k.over():
+		a, done, err = s.meet(ctx, cmd, k)
+		return a, done, false, err
+	case !end:
+		return Answer{}, false, true, nil
+	}
+	faultpoint.Reach(faultpoint.EndLifeBefore, cmd.Nonce)
+	return Answer{}, false, false, s.store.endLife(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, k.ID)
+}
+
+// busy is told to whoever looked often enough at a nonce that changes under their eyes.
+func (s *Service) busy(cmd Command) (Answer, error) {
 	s.arrive(cmd, idem.InProcess, uuid.Nil, false, nil)
 	return Answer{Verdict: idem.InProcess}, inProcess(retryInProcess)
 }
@@ -223,7 +263,7 @@ func (s *Service) create(ctx context.Context, cmd Create) (Answer, error) {
 // Replay is the read-only look for a finished nonce: a retry whose body is broken
 // is answered like any other, if the policy ignores retry bodies. It reports
 // whether there was an answer; nothing is begun or changed.
-func (s *Service) Replay(ctx context.Context, cmd Create) (Answer, bool, error) {
+func (s *Service) Replay(ctx context.Context, cmd Command) (Answer, bool, error) {
 	if !cmd.Policy.IgnoreRetryBody {
 		return Answer{}, false, nil
 	}
@@ -240,7 +280,7 @@ func (s *Service) Replay(ctx context.Context, cmd Create) (Answer, bool, error) 
 
 // begin claims the nonce and makes payment and transaction: one round trip, one
 // commit. It returns nil if the nonce is taken.
-func (s *Service) begin(ctx context.Context, cmd Create, p providers.Provider) (*run, error) {
+func (s *Service) begin(ctx context.Context, cmd Command, p providers.Provider) (*run, error) {
 	n := newPayment{
 		AccountID: cmd.AccountID, PaymentID: uuid.Must(uuid.NewV7()), TransactionID: uuid.Must(uuid.NewV7()),
 		Mode: cmd.Mode, Nonce: cmd.Nonce, Operation: cmd.Operation, Fingerprint: cmd.Fingerprint, Retention: cmd.Policy.Retention,
@@ -258,7 +298,7 @@ func (s *Service) begin(ctx context.Context, cmd Create, p providers.Provider) (
 	faultpoint.Reach(faultpoint.BeginAfter, cmd.Nonce)
 	r := s.newRun(tx, c, started, p, cmd.Policy, byRequest)
 	r.payment = n.payment(tx.CreatedAt)
-	r.charge = chargeOf(cmd, n.TransactionID)
+	r.deliver = cmd.charge(n.TransactionID)
 	r.requestID = cmd.RequestID
 	return r, nil
 }
@@ -276,7 +316,7 @@ func (s *Service) stillOurs(ctx context.Context, cause error, account, transacti
 
 // meet is what happens to a request whose nonce is taken. done is false if the
 // nonce changed meanwhile: look again.
-func (s *Service) meet(ctx context.Context, cmd Create, k keyRecord) (a Answer, done bool, err error) {
+func (s *Service) meet(ctx context.Context, cmd Command, k keyRecord) (a Answer, done bool, err error) {
 	differs := !cmd.isOf(k.Fingerprint)
 	a = Answer{TransactionID: k.ID, Provider: k.Provider}
 	switch {
@@ -297,12 +337,12 @@ func (s *Service) meet(ctx context.Context, cmd Create, k keyRecord) (a Answer, 
 	default:
 		return s.resume(ctx, cmd, k, differs)
 	}
-	s.arrive(cmd, a.Verdict, k.ID, differs, k.differsIn(cmd.Request))
+	s.arrive(cmd, a.Verdict, k.ID, differs, k.differsIn(cmd))
 	return a, true, err
 }
 
-func (s *Service) replay(cmd Create, k keyRecord, differs bool) Answer {
-	s.arrive(cmd, idem.Replayed, k.ID, differs, k.differsIn(cmd.Request))
+func (s *Service) replay(cmd Command, k keyRecord, differs bool) Answer {
+	s.arrive(cmd, idem.Replayed, k.ID, differs, k.differsIn(cmd))
 	return Answer{
 		Status: *k.ResponseStatus, Body: k.ResponseBody, Verdict: idem.Replayed, BodyDiffers: differs,
 		TransactionID: k.ID, Provider: k.Provider,
@@ -312,7 +352,7 @@ func (s *Service) replay(cmd Create, k keyRecord, differs bool) Answer {
 // resume takes an unresolved transaction over. With the same body the card is
 // here again, so the same reference may be resent to a provider that still
 // recognises it; with another body one can only ask.
-func (s *Service) resume(ctx context.Context, cmd Create, k keyRecord, differs bool) (Answer, bool, error) {
+func (s *Service) resume(ctx context.Context, cmd Command, k keyRecord, differs bool) (Answer, bool, error) {
 	p, ok := s.providers.Named(k.Provider)
 	if !ok {
 		return Answer{}, true, apierr.New(apierr.ProviderUnavailable, "the provider of this payment is not configured").Retry(retryParked)
@@ -329,19 +369,23 @@ func (s *Service) resume(ctx context.Context, cmd Create, k keyRecord, differs b
 		return Answer{}, false, err
 	}
 	faultpoint.Reach(faultpoint.ResumeAfter, cmd.Nonce)
-	s.arrive(cmd, idem.Resumed, tx.ID, differs, k.differsIn(cmd.Request))
+	s.arrive(cmd, idem.Resumed, tx.ID, differs, k.differsIn(cmd))
 	r := s.newRun(tx, c, started, p, cmd.Policy, byRequest)
 	r.requestID = cmd.RequestID
+	if r.payment, err = s.store.payment(ctx, tx.AccountID, tx.PaymentID); err != nil {
+		return Answer{}, true, err
+	}
 	if maySend {
-		r.charge = chargeOf(cmd, tx.ID)
+		if cmd.Action != nil {
+			r.deliver = r.operate()
+		} else {
+			r.deliver = cmd.charge(tx.ID)
+		}
 		if until, ends := recognisedUntil(tx, p.Traits()); ends {
 			// started is before the database's reading, so the window never looks longer
 			// than it is, however long what comes before the wire may take.
 			r.window = min(r.window, until.Sub(c.at))
 		}
-	}
-	if r.payment, err = s.store.payment(ctx, tx.AccountID, tx.PaymentID); err != nil {
-		return Answer{}, true, err
 	}
 	result, proven, _ := s.settle(ctx, r) // what could not be read leaves it unclear
 	a, err := s.conclude(ctx, r, result, proven)
@@ -367,17 +411,25 @@ func recognisedUntil(tx Transaction, t providers.Traits) (until time.Time, ends 
 	return tx.CreatedAt.Add(t.IdempotentFor - t.Timeout - t.Settle), t.IdempotentFor != 0
 }
 
-func chargeOf(cmd Create, transaction uuid.UUID) *providers.Charge {
-	return &providers.Charge{
+// delivery is one attempt on the wire.
+type delivery func(ctx context.Context, p providers.Provider, may providers.MaySend) providers.Result
+
+// charge is how a provider is asked for the payment.
+func (c Command) charge(transaction uuid.UUID) delivery {
+	charge := providers.Charge{
 		Order: providers.Order{
-			Reference: transaction.String(), AccountID: cmd.AccountID.String(), Mode: cmd.Mode, MerchantOrderID: cmd.Request.MerchantOrderID,
+			Reference: transaction.String(), AccountID: c.AccountID.String(), Mode: c.Mode, MerchantOrderID: c.Request.MerchantOrderID,
 		},
-		Amount: cmd.Request.Amount, Currency: cmd.Request.Currency, Country: cmd.Request.Country,
-		Description: cmd.Request.Description, Capture: cmd.Request.Capture, Card: cmd.Request.Card,
+		Amount: c.Request.Amount, Currency: c.Request.Currency, Country: c.Request.Country,
+		Description: c.Request.Description, Capture: c.Request.Capture, Verify: c.Request.Verify,
+		ReturnURL: c.Request.CallbackURL, Card: c.Request.Card,
+	}
+	return func(ctx context.Context, p providers.Provider, may providers.MaySend) providers.Result {
+		return p.Charge(ctx, charge, may)
 	}
 }
 
-func (s *Service) arrive(cmd Create, v idem.Verdict, tx uuid.UUID, differs bool, names []string) {
+func (s *Service) arrive(cmd Command, v idem.Verdict, tx uuid.UUID, differs bool, names []string) {
 	s.arrivals.Record(idem.Arrival{
 		AccountID: cmd.AccountID, Mode: cmd.Mode, Nonce: cmd.Nonce, Verdict: v,
 		TransactionID: orNone(tx), RequestID: cmd.RequestID,

@@ -1,8 +1,10 @@
 package transactions
 
 import (
+	"cmp"
 	"context"
-	"net/http"
+	"encoding/json"
+	"net/url"
 	"strings"
 	"time"
 	"unicode"
@@ -27,7 +29,7 @@ type run struct {
 	policy    idem.Policy
 	by        taker
 	requestID string
-	charge    *providers.Charge // nil: this holder may only ask
+	deliver   delivery // nil: this holder may only ask
 	calls     []call
 	window    time.Duration // from started: until then a charge may still go on the wire
 	spent     time.Duration // with the provider
@@ -93,6 +95,10 @@ func (r *run) exchange(ctx context.Context, kind string, f func(ctx context.Cont
 // ids and codes have a few dozen characters.
 const maxProviderText = 255
 
+// maxRedirectURL bounds the place that a payer is sent to, in bytes: what browsers and
+// servers take everywhere.
+const maxRedirectURL = 2000
+
 // storable makes a provider's texts fit to be kept. An outcome must never be lost
 // because PostgreSQL takes no zero byte, or because its text is a megabyte.
 func storable(r providers.Result) providers.Result {
@@ -108,6 +114,12 @@ func storable(r providers.Result) providers.Result {
 		}
 		*text = plain
 	}
+	if u, err := url.Parse(r.RedirectURL); err != nil || u.Scheme != "https" && u.Scheme != "http" || len(r.RedirectURL) > maxRedirectURL {
+		r.RedirectURL = "" // a browser is sent there: half of one is worth nothing
+	}
+	if len(r.Raw) > providers.MaxRaw || !json.Valid(r.Raw) {
+		r.Raw = nil
+	}
 	return r
 }
 
@@ -118,7 +130,7 @@ func (s *Service) send(ctx context.Context, r *run) providers.Result {
 	}
 	faultpoint.Reach(faultpoint.SendBefore, r.tx.Nonce)
 	result := r.exchange(ctx, "send", func(ctx context.Context) providers.Result {
-		return r.provider.Charge(ctx, *r.charge, r.mayWrite)
+		return r.deliver(ctx, r.provider, r.mayWrite)
 	})
 	faultpoint.Reach(faultpoint.SendAfter, r.tx.Nonce)
 	return result
@@ -145,15 +157,16 @@ func (s *Service) settle(ctx context.Context, r *run) (result providers.Result, 
 		result = r.exchange(ctx, "inquire", func(ctx context.Context) providers.Result {
 			return r.provider.Inquire(ctx, r.order())
 		})
-		if result.Outcome != providers.NotFound {
+		switch {
+		case result.Outcome == providers.Pending && s.overdue(r, sentAt):
+			return s.prove(ctx, r, result)
+		case result.Outcome != providers.NotFound:
 			return result, false, nil
-		}
-		if r.charge == nil && !sentAt.Before(r.tx.proofMoment()) {
-			result, proven = s.prove(ctx, r, result)
-			return result, proven, nil
+		case r.deliver == nil && !sentAt.Before(r.tx.proofMoment()):
+			return s.prove(ctx, r, result)
 		}
 	}
-	if r.charge != nil {
+	if r.deliver != nil {
 		return s.send(ctx, r), false, nil
 	}
 	if traits.Queryable {
@@ -162,22 +175,30 @@ func (s *Service) settle(ctx context.Context, r *run) (result providers.Result, 
 	return providers.Result{Outcome: providers.Unclear, Detail: "the provider cannot be asked"}, false, nil
 }
 
+// overdue says whether the provider has had its time to decide. Only what can be voided
+// is ended for that: what is approved later would be nobody's.
+func (s *Service) overdue(r *run, now time.Time) bool {
+	return r.tx.Status == Pending && !r.tx.TargetID.Valid && r.provider.Traits().CanVoid && now.Sub(r.tx.CreatedAt) >= s.pendingFor
+}
+
 // prove makes sure of an inquiry that was sent after the proof moment and found
-// nothing. What it could not see is a send that is still asleep; so a provider
-// that can void a reference is asked to refuse it from now on.
-func (s *Service) prove(ctx context.Context, r *run, unknown providers.Result) (providers.Result, bool) {
+// nothing, or nothing decided in all the time there was. What it could not see is a
+// send that is still asleep; so a provider that can void a reference is asked to refuse
+// it from now on. A late effect of a capture, a cancellation or a refund cannot be taken
+// back: those are only believed of such a provider.
+func (s *Service) prove(ctx context.Context, r *run, unknown providers.Result) (providers.Result, bool, error) {
 	if !r.provider.Traits().CanVoid {
-		return unknown, true
+		return unknown, !r.tx.Type.acts(), nil
 	}
 	if !r.maySend() {
-		return unknown, false
+		return unknown, false, nil
 	}
 	faultpoint.Reach(faultpoint.VoidBefore, r.tx.Nonce)
 	result := r.exchange(ctx, "void", func(ctx context.Context) providers.Result {
 		return r.provider.Void(ctx, r.order(), r.mayWrite)
 	})
 	faultpoint.Reach(faultpoint.VoidAfter, r.tx.Nonce)
-	return result, result.Outcome == providers.Voided
+	return result, result.Outcome == providers.Voided, nil
 }
 
 // conclude turns what is known into what is kept and what the caller is told.
@@ -186,62 +207,84 @@ func (s *Service) conclude(ctx context.Context, r *run, result providers.Result,
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveLimit)
 	defer cancel()
 	switch {
+	case proven && r.tx.Status == Pending && !r.tx.TargetID.Valid && s.overdue(r, r.now()):
+		return s.answer(ctx, r, result, "expired", resolution{})
 	case proven:
 		return s.release(ctx, r, result, Errored, "proved",
-			apierr.New(apierr.ProviderUnavailable, "the provider never processed this payment; retry with the same key").Retry(retryInProcess))
+			apierr.New(apierr.ProviderUnavailable, "the provider never processed this request; retry with the same key").Retry(retryInProcess))
 	case result.Definite():
 		return s.answer(ctx, r, result, "provider", resolution{})
 	case r.tx.Fence == 1 && result.Outcome == providers.Refused:
-		return s.release(ctx, r, result, Rejected, "refused",
-			apierr.New(apierr.InvalidRequest, "the provider refused the request as invalid and charged nothing; correct it and retry with the same key"))
+		return s.release(ctx, r, result, r.tx.Type.refused(), "refused",
+			apierr.New(apierr.InvalidRequest, "the provider refused the request as invalid and moved nothing; correct it and retry with the same key"))
 	case r.tx.Fence == 1 && result.Outcome == providers.NotReached:
 		return s.release(ctx, r, result, Errored, "not_reached",
-			apierr.New(apierr.ProviderUnavailable, "the provider could not be reached and charged nothing; retry with the same key").Retry(retryInProcess))
+			apierr.New(apierr.ProviderUnavailable, "the provider could not be reached and moved nothing; retry with the same key").Retry(retryInProcess))
 	}
 	return s.leave(ctx, r, result)
+}
+
+// watchAfter is when reconciliation first looks at a reference that was taken over or
+// given back: when everything that was sent under it has arrived or never will.
+func (r *run) watchAfter() time.Duration {
+	return max(r.tx.proofMoment().Sub(r.now()), r.terms.travel())
 }
 
 // answer stores an outcome as the nonce's answer.
 func (s *Service) answer(ctx context.Context, r *run, result providers.Result, cause string, decided resolution) (Answer, error) {
 	e := ending{
-		status: statusOf(result), providerReference: result.ProviderReference, responseCode: result.ResponseCode,
-		authorizationCode: result.AuthorizationCode, at: r.now(), retention: r.policy.Retention, cause: cause, calls: r.calls, resolution: decided,
+		status: r.tx.Type.status(result), providerReference: result.ProviderReference, responseCode: result.ResponseCode,
+		authorizationCode: result.AuthorizationCode, redirectURL: result.RedirectURL, rawResponse: string(result.Raw),
+		at: r.now(), authorizedFor: s.authorizedFor, watch: r.watchAfter(),
+		retention: r.policy.Retention, cause: cause, calls: r.calls, resolution: decided,
+	}
+	if e.status == Expired {
+		e.responseCode = expiredCode
 	}
 	if e.status == Pending {
 		e.poll = pollAfter(e.at.Sub(r.tx.CreatedAt))
+		e.redirectURL = cmp.Or(e.redirectURL, r.tx.RedirectURL)
+		e.responseCode = cmp.Or(e.responseCode, pendingCode(e.redirectURL))
 	}
-	p, t := r.after(e)
-	body, err := presentCreated(p, t)
+	e.tell = tell
+	return s.finish(ctx, r, result, e, nil)
+}
+
+// tell is the answer to the request that made t, which is how p came to be as it is.
+func tell(p Payment, t Transaction) (*answer, error) {
+	body, status, err := presentOutcome(p, t)
 	if err != nil {
-		return Answer{}, err
+		return nil, err
 	}
-	e.answer = &answer{status: http.StatusCreated, body: body}
-	return s.finish(ctx, r, result, e, Answer{Status: http.StatusCreated, Body: body}, nil)
+	return &answer{status: status, body: body}, nil
 }
 
 // release ends a transaction that had no effect and gives the nonce back, unless
 // the policy keeps errors; then the error is the nonce's answer.
 func (s *Service) release(ctx context.Context, r *run, result providers.Result, status Status, cause string, told *apierr.Error) (Answer, error) {
 	e := ending{
-		status: status, responseCode: result.ResponseCode, released: true, at: r.now(), retention: r.policy.Retention,
+		status: status, responseCode: result.ResponseCode, released: true, at: r.now(), watch: r.watchAfter(), retention: r.policy.Retention,
 		cause: cause, calls: r.calls,
 	}
 	if r.keepsErrors() {
-		e.released, e.answer = false, r.errorAnswer(told)
+		e.released, e.tell = false, func(Payment, Transaction) (*answer, error) { return r.errorAnswer(told), nil }
 	}
-	return s.finish(ctx, r, result, e, Answer{}, told)
+	return s.finish(ctx, r, result, e, told)
 }
 
-// finish saves an ending, and tells the caller only what is saved.
-func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e ending, told Answer, toldErr error) (Answer, error) {
+// finish saves an ending, and tells the caller only what is saved: the answer that was
+// stored, or, for an ending that is no answer, toldErr.
+func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e ending, toldErr *apierr.Error) (Answer, error) {
 	faultpoint.Reach(faultpoint.FinishBefore, r.tx.Nonce)
-	var matched bool
+	var (
+		matched bool
+		stored  *answer
+	)
 	err := s.save(ctx, func() (err error) {
-		matched, err = s.store.finish(ctx, r.tx, e)
+		matched, stored, err = s.store.finish(ctx, r.tx, r.payment, e)
 		return err
 	})
 	faultpoint.Reach(faultpoint.FinishAfter, r.tx.Nonce)
-	told = r.describe(told)
 	switch {
 	case err != nil:
 		s.log.ErrorContext(ctx, "an outcome could not be saved; it will be asked for again", "transaction_id", r.tx.ID, "fence", r.tx.Fence,
@@ -249,11 +292,15 @@ func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e
 		s.observe(ctx, r, result) // where a lock, and not the database's absence, was in the way
 		return r.describe(Answer{}), unavailable(err)
 	case matched:
-		return told, toldErr
+		return r.told(stored, toldErr)
 	}
 	o, found, err := s.store.outcome(ctx, r.tx.AccountID, r.tx.ID)
 	if err == nil && found && o.Fence == r.tx.Fence && o.LeaseHolder == r.tx.LeaseHolder && o.Status == e.status {
-		return told, toldErr // an earlier try of this save had committed, and its answer was lost
+		// An earlier try of this save had committed, and its answer was lost.
+		if toldErr == nil && o.ResponseStatus != nil {
+			stored = &answer{status: *o.ResponseStatus, body: o.ResponseBody}
+		}
+		return r.told(stored, toldErr)
 	}
 	if e.resolution.outcome != "" { // a person's word is no provider's
 		result.Outcome = providers.Outcome("decided_" + e.resolution.outcome)
@@ -263,6 +310,17 @@ func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e
 		return r.describe(Answer{}), unavailable(err)
 	}
 	return r.tellStored(o, found, apierr.New(apierr.ProviderError, "the outcome is not known yet; retry with the same key").Retry(retryInProcess))
+}
+
+// told is what the caller hears of an ending that is saved.
+func (r *run) told(stored *answer, toldErr *apierr.Error) (Answer, error) {
+	switch {
+	case toldErr != nil:
+		return r.describe(Answer{}), toldErr
+	case stored != nil:
+		return r.describe(Answer{Status: stored.status, Body: stored.body}), nil
+	}
+	return r.describe(Answer{}), nil
 }
 
 // tellStored answers a holder that was fenced out from what is stored: by
@@ -292,8 +350,8 @@ func (s *Service) leave(ctx context.Context, r *run, result providers.Result) (A
 	}
 	if r.by == byRecovery {
 		l.attempt = 1
-		l.park = s.shouldPark(r)
-		l.next = s.nextAttempt(r)
+		l.park = s.shouldPark(r, result.Outcome)
+		l.next = s.nextAttempt(r, result.Outcome)
 	}
 	faultpoint.Reach(faultpoint.LeaveBefore, r.tx.Nonce)
 	var matched bool
@@ -366,35 +424,45 @@ func (r *run) errorAnswer(e *apierr.Error) *answer {
 	return &answer{status: e.Status, body: e.Body(r.requestID)}
 }
 
-// after is what payment and transaction will be once e is saved, so that the
-// answer can be saved with it.
-func (r *run) after(e ending) (Payment, Transaction) {
-	p, t := r.payment, r.tx
-	t.Status, t.ProviderReference, t.ResponseCode, t.AuthorizationCode = e.status, e.providerReference, e.responseCode, e.authorizationCode
-	t.UpdatedAt = e.at
-	if e.status != Pending {
-		s := paymentAfter(t.Type, e.status)
-		p.Status, p.SubStatus, p.UpdatedAt = s.Status, s.Sub, e.at
-		p.Version++
+// Response codes that we give ourselves.
+const (
+	challengeCode = "CHALLENGE_REQUIRED"
+	waitingCode   = "PENDING_PROVIDER_CONFIRMATION"
+	expiredCode   = "EXPIRED_BY_PROVIDER"
+)
+
+// pendingCode is the response code of what a provider has accepted and not decided.
+func pendingCode(redirect string) string {
+	if redirect != "" {
+		return challengeCode
 	}
-	return p, t
+	return waitingCode
 }
 
-// statusOf is the status that a provider's definite answer gives a transaction.
-func statusOf(r providers.Result) Status {
-	if r.Outcome == providers.Approved {
-		return Succeeded
-	}
-	if r.Outcome == providers.Pending {
-		return Pending
+// statuses are what an outcome alone says. A decline has a class beside it.
+var statuses = map[providers.Outcome]Status{providers.Approved: Succeeded, providers.Pending: Pending, providers.Voided: Expired}
+
+// status is the status that a provider's definite answer gives a transaction.
+func (t Type) status(r providers.Result) Status {
+	if s, ok := statuses[r.Outcome]; ok {
+		return s
 	}
 	switch class, _ := providers.ClassOf(r.ResponseCode); class {
 	case providers.ClassError:
 		return Errored
 	case providers.ClassRejected:
-		return Rejected
+		return t.refused()
 	}
 	return Declined
+}
+
+// refused is how a transaction ends that the provider finds invalid. The contract has
+// no REJECTED for what acts on another one.
+func (t Type) refused() Status {
+	if t.acts() {
+		return Errored
+	}
+	return Rejected
 }
 
 // payment is what begin makes of n at that time.
@@ -403,14 +471,28 @@ func (n newPayment) payment(at time.Time) Payment {
 	return Payment{
 		AccountID: n.AccountID, ID: n.PaymentID, Mode: n.Mode, MerchantOrderID: n.Request.MerchantOrderID,
 		Status: Unconfirmed.Status, SubStatus: Unconfirmed.Sub, Currency: n.Request.Currency, Amount: n.Request.Amount,
-		Request: kept, CreatedAt: at, UpdatedAt: at,
+		Sums: n.sums(), Request: kept, CreatedAt: at, UpdatedAt: at,
 	}
 }
 
-// differsIn names the fields in which a later request differs from the first.
-func (k keyRecord) differsIn(r Request) []string {
-	if k.FirstRequest == "" || r.Card.Number == "" { // the same, or not valid
-		return nil
+// sums are what begin reserves.
+func (n newPayment) sums() (s Sums) {
+	s.AuthorizePending = n.Request.Amount // nothing, of a verification
+	if n.Request.Type() == Purchase {
+		s.SettlePending = n.Request.Amount
 	}
-	return r.differs(k.FirstRequest)
+	return s
+}
+
+// differsIn names the fields in which a later request differs from the first.
+func (k keyRecord) differsIn(cmd Command) []string {
+	switch {
+	case k.FirstRequest == "":
+		return nil // the same
+	case cmd.Action != nil:
+		return cmd.Action.differs(k.FirstRequest)
+	case cmd.Request.Card.Number == "":
+		return nil // not valid
+	}
+	return cmd.Request.differs(k.FirstRequest)
 }

@@ -48,12 +48,13 @@ claim AS (
 SELECT claim.at, transaction.may_send_until FROM claim, transaction`
 
 // columns of a transaction, for every statement that reads one.
-const transactionColumns = `t.account_id, t.id, t.payment_id, t.mode, t.type, t.status, t.currency, t.amount, t.provider,
-    t.provider_reference, t.response_code, t.authorization_code, t.nonce, t.card, t.fence, t.resend_refused, t.attempts,
-    t.released, t.lease_holder, t.lease_until, t.may_send_until, t.travel_us, t.parked_at, t.created_at, t.updated_at`
+const transactionColumns = `t.account_id, t.id, t.payment_id, t.target_id, t.mode, t.type, t.status, t.currency, t.amount, t.provider,
+    t.provider_reference, t.response_code, t.authorization_code, t.redirect_url, t.raw_response, t.refunded, t.refund_pending,
+    t.nonce, t.card, t.request, t.fence, t.resend_refused, t.attempts, t.released, t.lease_holder, t.lease_until, t.may_send_until, t.travel_us, t.parked_at, t.created_at, t.updated_at`
 
 const paymentColumns = `p.account_id, p.id, p.mode, p.merchant_order_id, p.status, p.sub_status, p.currency, p.amount,
-    p.captured, p.refunded, p.version, p.request, p.created_at, p.updated_at`
+    p.authorized, p.authorize_pending, p.settled, p.settle_pending, p.captured, p.refunded, p.refund_pending,
+    p.canceled, p.cancel_pending, p.charged_back, p.version, p.request, p.created_at, p.updated_at`
 
 // holderGone is true of a transaction t whose holder's process has stopped
 // beating, or has said goodbye.
@@ -63,7 +64,8 @@ const holderGone = `NOT EXISTS (SELECT 1 FROM instances i WHERE i.id = t.instanc
 // only where this one differs from it.
 const sqlRead = `/* transactions.read_key */
 SELECT k.operation, k.fingerprint, k.response_status, k.response_body,
-       CASE WHEN k.fingerprint <> $4::bytea AND k.fingerprint IS DISTINCT FROM $5::bytea THEN p.request ELSE '' END AS first_request,
+       CASE WHEN k.fingerprint <> $4::bytea AND k.fingerprint IS DISTINCT FROM $5::bytea THEN
+           CASE WHEN t.target_id IS NULL THEN p.request ELSE t.request END ELSE '' END AS first_request,
        k.expires_at <= clock_timestamp() AS expired,
        t.lease_until <= clock_timestamp() AS lease_over,
        t.lease_until IS NOT NULL AND ` + holderGone + ` AS holder_gone,
@@ -85,7 +87,7 @@ WHERE k.account_id = $1::uuid AND k.mode = $2::text AND k.key_id = $3::text AND 
 // unresolved transaction. All conditions matter: finish leaves the fence alone,
 // so the fence by itself does not prove that the row is still unresolved. What the
 // provider has accepted is nobody's work in progress, its lease only says when to
-// ask again: a person need not wait for it.
+// ask again: neither a person nor the provider's own word need wait for it.
 const sqlTakeOver = `/* transactions.take_over */
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
 taken AS (
@@ -98,7 +100,7 @@ taken AS (
         travel_us = CASE WHEN $8 THEN greatest(t.travel_us, $11::bigint) ELSE t.travel_us END
     FROM clock
     WHERE t.account_id = $1::uuid AND t.id = $2::uuid AND t.fence = $3::bigint AND t.lease_until IS NOT NULL
-      AND (t.lease_until <= clock_timestamp() OR ` + holderGone + ` OR $10::text = 'person' AND t.status = 'PENDING')
+      AND (t.lease_until <= clock_timestamp() OR ` + holderGone + ` OR $10::text IN ('person', 'callback') AND t.status = 'PENDING')
     RETURNING at AS now, ` + transactionColumns + `
 ), note AS (
     INSERT INTO takeovers (account_id, transaction_id, fence, taken_by, at)
@@ -125,6 +127,9 @@ FROM transactions t WHERE t.account_id = $1::uuid AND t.id = $2::uuid` + lockedR
 const underTheFence = `t.account_id = $1::uuid AND t.id = $2::uuid AND t.fence = $3::bigint AND t.lease_holder = $4::uuid
       AND t.lease_until IS NOT NULL`
 
+const sqlHolds = `/* transactions.holds */
+SELECT EXISTS (SELECT 1 FROM transactions t WHERE ` + underTheFence + `)`
+
 // insertCalls writes the provider calls of one holder's run.
 const insertCalls = `
     INSERT INTO provider_calls (account_id, transaction_id, fence, seq, kind, provider, outcome, provider_reference,
@@ -146,36 +151,55 @@ const storeAnswer = `
       AND k.transaction_id = moved.id AND k.response_status IS NULL AND $6::smallint IS NOT NULL`
 
 // sqlFinish ends a transaction, or notes that the provider accepted it: its new
-// state, the payment's, the nonce's answer (or its release), the event and the
-// provider calls, all under the fence, in one statement. If the fence has moved,
-// or the row is terminal, nothing matches and nothing happens.
+// state, the payment's, the nonce's answer (or its release), the event, the provider
+// calls and what was reserved, all under the fence, in one statement. If the fence has
+// moved, or the row is terminal, nothing matches and nothing happens.
+//
+// The payment is written as it was worked out from what was read of it ($24 is its
+// version then). Two who worked it out from the same row would write the same event,
+// and the second fails as a whole.
 const sqlFinish = `/* transactions.finish */
 WITH moved AS (
     UPDATE transactions t
     SET status = $9::text, provider_reference = $10::text, response_code = $11::text, authorization_code = $12::text,
+        redirect_url = $22::text, raw_response = $23::text,
         released = $13::boolean AND NOT EXISTS (
             SELECT 1 FROM idempotency_keys k WHERE k.account_id = t.account_id AND k.mode = t.mode AND k.key_id = t.nonce
               AND k.transaction_id = t.id AND k.response_status IS NOT NULL),
         updated_at = $14::timestamptz,
-        lease_until = CASE WHEN $9 = 'PENDING' THEN clock_timestamp() + $15::bigint * interval '1 microsecond' END,
-        next_attempt_at = clock_timestamp() + $15 * interval '1 microsecond',
+        lease_until = CASE WHEN $9 = 'PENDING' THEN clock_timestamp() + CASE WHEN t.told_at IS NULL THEN $15::bigint ELSE 0 END * interval '1 microsecond' END,
+        next_attempt_at = clock_timestamp() + CASE WHEN t.told_at IS NULL THEN $15 ELSE 0 END * interval '1 microsecond',
         parked_at = NULL, attempts = 0
     WHERE ` + underTheFence + `
-    RETURNING t.account_id, t.id, t.payment_id, t.mode, t.nonce, t.type, t.amount
+    RETURNING t.account_id, t.id, t.payment_id, t.target_id, t.mode, t.nonce, t.type, t.amount, t.fence, t.released
 ), payment AS (
     UPDATE payments p
-    SET status = $16::text, sub_status = $17::text, version = p.version + 1, updated_at = $14,
-        authorized = p.authorized + CASE WHEN $9 = 'SUCCEEDED' THEN moved.amount ELSE 0 END,
-        authorize_pending = p.authorize_pending - moved.amount,
-        settled = p.settled + CASE WHEN $9 = 'SUCCEEDED' AND moved.type = 'PURCHASE' THEN moved.amount ELSE 0 END,
-        settle_pending = p.settle_pending - CASE WHEN moved.type = 'PURCHASE' THEN moved.amount ELSE 0 END
+    SET status = $16::text, sub_status = $17::text, version = $24::bigint + 1, updated_at = greatest(p.updated_at, $14),
+        authorized = $25::numeric, authorize_pending = $26::numeric, settled = $27::numeric, settle_pending = $28::numeric,
+        captured = $29::numeric, refunded = $30::numeric, refund_pending = $31::numeric,
+        canceled = $32::numeric, cancel_pending = $33::numeric
     FROM moved
-    WHERE p.account_id = moved.account_id AND p.id = moved.payment_id AND $9 <> 'PENDING'
+    WHERE p.account_id = moved.account_id AND p.id = moved.payment_id AND $34::boolean
     RETURNING p.account_id, p.id, p.version
 ), event AS (
     INSERT INTO events (account_id, payment_id, seq, transaction_id, type, status, sub_status, cause, created_at)
     SELECT payment.account_id, payment.id, payment.version, moved.id, 'payment.' || lower(moved.type), $16, $17, $18::text, $14
     FROM payment, moved
+), target AS (
+    UPDATE transactions g
+    SET refund_pending = g.refund_pending - moved.amount,
+        refunded = g.refunded + CASE WHEN $9 = 'SUCCEEDED' THEN moved.amount ELSE 0 END
+    FROM moved
+    WHERE moved.type = 'REFUND' AND $9 <> 'PENDING' AND g.account_id = moved.account_id AND g.id = moved.target_id
+), authorization_made AS (
+    INSERT INTO authorizations (account_id, payment_id, transaction_id, expires_at)
+    SELECT moved.account_id, moved.payment_id, moved.id, clock_timestamp() + $35::bigint * interval '1 microsecond'
+    FROM moved WHERE moved.type = 'AUTHORIZE' AND $9 = 'SUCCEEDED'
+), watch AS (
+    INSERT INTO watches (account_id, transaction_id, next_look_at)
+    SELECT moved.account_id, moved.id, clock_timestamp() + $36::bigint * interval '1 microsecond'
+    FROM moved WHERE $9 <> 'PENDING' AND (moved.fence > 1 OR moved.released)
+    ON CONFLICT (account_id, transaction_id) DO NOTHING
 ), answer AS (` + storeAnswer + `
 ), release AS (
     DELETE FROM idempotency_keys k USING moved
@@ -200,7 +224,7 @@ WITH moved AS (
         parked_at = CASE WHEN $9 THEN coalesce(t.parked_at, clock_timestamp()) ELSE t.parked_at END,
         attempts = t.attempts + $10::integer,
         resend_refused = t.resend_refused OR $11::boolean,
-        next_attempt_at = clock_timestamp() + $12::bigint * interval '1 microsecond'
+        next_attempt_at = clock_timestamp() + CASE WHEN t.told_at IS NULL THEN $12::bigint ELSE 0 END * interval '1 microsecond'
     WHERE ` + underTheFence + `
     RETURNING t.account_id, t.id, t.mode, t.nonce, t.fence
 ), parking AS (
@@ -343,6 +367,7 @@ const (
 	byRequest  taker = "request"
 	byRecovery taker = "recovery"
 	byPerson   taker = "person"
+	byCallback taker = "callback"
 )
 
 // held is a transaction as it was when somebody became, or was, its holder.
@@ -405,32 +430,89 @@ type ending struct {
 	providerReference string
 	responseCode      string
 	authorizationCode string
+	redirectURL       string
+	rawResponse       string
 	released          bool
 	at                time.Time
 	poll              time.Duration // until the next look, where the provider has only accepted it
-	answer            *answer
-	retention         time.Duration
-	cause             string
-	calls             []call
-	resolution        resolution
+	authorizedFor     time.Duration // how long an authorization may be captured
+	watch             time.Duration // until reconciliation's first look, where there is reason for one
+	// tell makes the nonce's answer of what payment and transaction are from now on.
+	// nil, or no answer from it: none is stored.
+	tell       func(Payment, Transaction) (*answer, error)
+	retention  time.Duration
+	cause      string
+	calls      []call
+	resolution resolution
+}
+
+// of is tx as it is once e is saved.
+func (e ending) of(tx Transaction) Transaction {
+	tx.Status, tx.ProviderReference, tx.ResponseCode, tx.AuthorizationCode = e.status, e.providerReference, e.responseCode, e.authorizationCode
+	tx.RedirectURL, tx.RawResponse, tx.UpdatedAt = e.redirectURL, e.rawResponse, e.at
+	return tx
 }
 
 // resolution is a person's decision, or zero.
 type resolution struct{ outcome, reason, requestID string }
 
-// finish reports whether it matched. It is safe to repeat: once it has
-// committed, it matches no more.
-func (s store) finish(ctx context.Context, tx Transaction, e ending) (bool, error) {
-	if !tx.Status.canBecome(e.status) && tx.Status != e.status {
-		return false, fmt.Errorf("finish: a %s transaction cannot become %s", tx.Status, e.status)
+// finish reports whether it matched, and the answer that it made for the nonce. It is
+// safe to repeat: once it has committed, it matches no more.
+//
+// Nobody else changes a payment before its first transaction has succeeded, so seen,
+// as it was when that began or was taken over, is what it is. All others act on a
+// payment that others may act on, too: they read it anew, and lock it.
+func (s store) finish(ctx context.Context, tx Transaction, seen Payment, e ending) (matched bool, told *answer, err error) {
+	defer func() { err = wrap("finish", err) }()
+	if !tx.TargetID.Valid {
+		err = s.db.Confirmed(ctx, func(db postgres.Tx) error {
+			matched, told, err = s.end(db, tx, seen, alongside{}, e)
+			return err
+		})
+		return matched, told, err
 	}
-	payment := paymentAfter(tx.Type, e.status)
-	status, body := e.answer.columns()
-	var n int
-	_, err := s.confirmed(ctx, &n, sqlFinish, tx.AccountID, tx.ID, tx.Fence, tx.LeaseHolder, callsJSON(e.calls), status, body, e.retention.Microseconds(),
+	err = s.db.ConfirmedTx(ctx, func(db postgres.Tx) error {
+		p, u, err := s.lockPayment(db, tx)
+		if err == nil {
+			matched, told, err = s.end(db, tx, p, u, e)
+		}
+		return err
+	})
+	return matched && err == nil, told, err
+}
+
+// end is the statement of finish.
+func (s store) end(db postgres.Tx, tx Transaction, p Payment, u alongside, e ending) (matched bool, told *answer, err error) {
+	after := e.of(tx)
+	tx.RedirectURL = e.redirectURL
+	next, err := p.after(tx, e.status, u)
+	if err != nil {
+		// Somebody else may have got on with it, and the payment is past this.
+		var holds bool
+		_, readErr := one(db.Raw(sqlHolds, tx.AccountID, tx.ID, tx.Fence, tx.LeaseHolder), &holds)
+		if readErr == nil && !holds {
+			err = nil
+		}
+		return false, nil, errors.Join(err, readErr)
+	}
+	if next.Version != p.Version && next.UpdatedAt.Before(e.at) {
+		next.UpdatedAt = e.at
+	}
+	if e.tell != nil {
+		if told, err = e.tell(next, after); err != nil {
+			return false, nil, err
+		}
+	}
+	status, body := told.columns()
+	n := next.Sums
+	var count int
+	_, err = one(db.Raw(sqlFinish, tx.AccountID, tx.ID, tx.Fence, tx.LeaseHolder, callsJSON(e.calls), status, body, e.retention.Microseconds(),
 		string(e.status), e.providerReference, e.responseCode, e.authorizationCode, e.released, e.at, e.poll.Microseconds(),
-		payment.Status, payment.Sub, e.cause, e.resolution.outcome, e.resolution.reason, e.resolution.requestID)
-	return n == 1, wrap("finish", err)
+		next.Status, next.SubStatus, e.cause, e.resolution.outcome, e.resolution.reason, e.resolution.requestID,
+		e.redirectURL, e.rawResponse, p.Version,
+		n.Authorized, n.AuthorizePending, n.Settled, n.SettlePending, n.Captured, n.Refunded, n.RefundPending, n.Canceled, n.CancelPending,
+		next.Version != p.Version, e.authorizedFor.Microseconds(), e.watch.Microseconds()), &count)
+	return count == 1, told, err
 }
 
 // leaving is what leave writes.
@@ -549,6 +631,33 @@ func (s store) byID(ctx context.Context, id uuid.UUID) (Transaction, bool, error
 	return row.Transaction, row.LeaseOver, err
 }
 
+// sqlLockPayment reads a payment for whoever is about to change it.
+const sqlLockPayment = `/* transactions.lock_payment */
+SELECT ` + paymentColumns + ` FROM payments p WHERE p.account_id = $1::uuid AND p.id = $2::uuid FOR NO KEY UPDATE OF p`
+
+// sqlUnderWay reads what a payment's other transactions wait for. It is a statement of
+// its own, behind the lock: one that waits for a lock sees the rest of the database as
+// it was before.
+const sqlUnderWay = `/* transactions.under_way */
+SELECT coalesce(bool_or(t.type = 'REFUND' AND t.status = 'PENDING'), false) AS refunding,
+       coalesce(bool_or(t.type = 'CANCEL' AND t.status = 'PENDING'), false) AS canceling,
+       coalesce(bool_or(t.type = 'CHARGEBACK' AND t.status = 'CREATED'), false) AS disputed,
+       coalesce(bool_or(t.type = 'CHARGEBACK' AND t.status = 'PENDING'), false) AS reviewed
+FROM transactions t WHERE t.account_id = $1::uuid AND t.payment_id = $2::uuid AND t.id <> $3::uuid`
+
+// lockPayment reads tx's payment and what is under way there beside tx. Both stay so
+// until the database transaction ends.
+func (s store) lockPayment(db postgres.Tx, tx Transaction) (p Payment, u alongside, err error) {
+	found, err := one(db.Raw(sqlLockPayment, tx.AccountID, tx.PaymentID), &p)
+	if err == nil && !found {
+		err = errors.New("the payment is gone")
+	}
+	if err == nil {
+		_, err = one(db.Raw(sqlUnderWay, tx.AccountID, tx.PaymentID, tx.ID), &u)
+	}
+	return p, u, err
+}
+
 const sqlPayment = `/* transactions.payment */
 SELECT ` + paymentColumns + ` FROM payments p WHERE p.account_id = $1::uuid AND p.id = $2::uuid`
 
@@ -576,17 +685,21 @@ func (s store) paymentsByOrder(ctx context.Context, account uuid.UUID, mode, ord
 }
 
 const sqlTransactionsOf = `/* transactions.of_payments */
-SELECT ` + transactionColumns + ` FROM transactions t
-WHERE t.account_id = $1::uuid AND t.payment_id = ANY($2::uuid[]) ORDER BY t.created_at DESC, t.id DESC`
+SELECT ` + transactionColumns + ` FROM (
+    SELECT x.*, row_number() OVER (PARTITION BY x.payment_id ORDER BY x.created_at DESC, x.id DESC) AS nth
+    FROM transactions x WHERE x.account_id = $1::uuid AND x.payment_id = ANY($2::uuid[])) t
+WHERE t.nth < $3::integer OR t.target_id IS NULL
+ORDER BY t.created_at DESC, t.id DESC`
 
-// transactionsOf reads the transactions of some payments, the newest first.
+// transactionsOf reads the transactions of some payments, the newest first: of each as
+// many as an answer shows, the one that created it among them.
 func (s store) transactionsOf(ctx context.Context, account uuid.UUID, payments ...uuid.UUID) (map[uuid.UUID][]Transaction, error) {
 	ids := make([]string, len(payments))
 	for i, id := range payments {
 		ids[i] = id.String()
 	}
 	var ts []Transaction
-	if err := s.db.Conn(ctx).Raw(sqlTransactionsOf, account, ids).Scan(&ts).Error; err != nil {
+	if err := s.db.Conn(ctx).Raw(sqlTransactionsOf, account, ids, maxShownTransactions).Scan(&ts).Error; err != nil {
 		return nil, wrap("read the transactions", err)
 	}
 	byPayment := map[uuid.UUID][]Transaction{}
@@ -684,7 +797,10 @@ UNION ALL
  FROM takeovers o WHERE o.account_id = $1 AND o.transaction_id = $2 ORDER BY o.fence LIMIT $7)
 UNION ALL
 (SELECT 'observations', b.observed_at, 'observation', '', '', false, '', '', b.provider_reference, b.outcome, NULL, '', b.detail
- FROM provider_observations b WHERE b.account_id = $1 AND b.transaction_id = $2 ORDER BY b.id LIMIT $7)
+ FROM provider_observations b WHERE b.account_id = $1 AND b.transaction_id = $2 AND b.detail <> '` + calledBack + `' ORDER BY b.id LIMIT $7)
+UNION ALL
+(SELECT 'callbacks', c.received_at, 'callback', '', '', false, '', c.provider, '', c.outcome, NULL, '', c.verdict
+ FROM callbacks c WHERE c.account_id = $1 AND c.transaction_id = $2 ORDER BY c.received_at, c.id LIMIT $7)
 UNION ALL
 (SELECT 'resolutions', r.resolved_at, 'resolution', '', r.request_id, false, '', '', r.provider_reference, r.outcome, NULL, 'person', r.reason
  FROM resolutions r WHERE r.account_id = $1 AND r.transaction_id = $2 ORDER BY r.fence LIMIT $7)

@@ -24,84 +24,6 @@ import (
 	"github.com/shopspring/decimal"
 )
 
-// Type is the kind of a transaction.
-type Type string
-
-// The types that exist so far.
-const (
-	Purchase  Type = "PURCHASE"
-	Authorize Type = "AUTHORIZE"
-)
-
-// Status is a transaction's status.
-type Status string
-
-// Created and Pending are unresolved: the outcome is not known. All others are
-// terminal.
-const (
-	Created   Status = "CREATED"
-	Pending   Status = "PENDING"
-	Succeeded Status = "SUCCEEDED"
-	Declined  Status = "DECLINED"
-	Rejected  Status = "REJECTED"
-	Errored   Status = "ERROR"
-)
-
-// Moves is every legal change of a transaction's status. The drawing in
-// docs/concepts/states.md is compared with it by a test.
-var Moves = map[Status][]Status{
-	Created: {Pending, Succeeded, Declined, Rejected, Errored},
-	Pending: {Succeeded, Declined, Rejected, Errored},
-}
-
-// Terminal reports whether a status never changes again.
-func (s Status) Terminal() bool { return len(Moves[s]) == 0 }
-
-// canBecome reports whether the move from s to next is legal.
-func (s Status) canBecome(next Status) bool {
-	for _, to := range Moves[s] {
-		if to == next {
-			return true
-		}
-	}
-	return false
-}
-
-// PaymentStatus is a payment's status with its sub_status.
-type PaymentStatus struct{ Status, Sub string }
-
-// The payment statuses that exist so far. A payment is Unconfirmed from the
-// moment its row exists: from then on a charge may exist, too.
-var (
-	Unconfirmed       = PaymentStatus{"PENDING", "PENDING_PROVIDER_CONFIRMATION"}
-	PaymentAuthorized = PaymentStatus{"PENDING", "AUTHORIZED"}
-	PaymentApproved   = PaymentStatus{"SUCCEEDED", "APPROVED"}
-	PaymentDeclined   = PaymentStatus{"DECLINED", "DECLINED"}
-	PaymentRejected   = PaymentStatus{"REJECTED", "REJECTED"}
-	PaymentErrored    = PaymentStatus{"ERROR", "ERROR"}
-)
-
-// paymentAfter says what a transaction of that type and status makes of its
-// payment.
-func paymentAfter(t Type, s Status) PaymentStatus {
-	switch s {
-	case Created, Pending:
-		return Unconfirmed
-	case Succeeded:
-		if t == Authorize {
-			return PaymentAuthorized
-		}
-		return PaymentApproved
-	case Declined:
-		return PaymentDeclined
-	case Rejected:
-		return PaymentRejected
-	case Errored:
-		return PaymentErrored
-	}
-	return PaymentErrored
-}
-
 // Payment is one payment as kept.
 type Payment struct {
 	AccountID       uuid.UUID
@@ -112,12 +34,31 @@ type Payment struct {
 	SubStatus       string
 	Currency        string
 	Amount          decimal.Decimal
-	Captured        decimal.Decimal
-	Refunded        decimal.Decimal
+	Sums            `gorm:"embedded"`
 	Version         int64
 	Request         string
 	CreatedAt       time.Time
 	UpdatedAt       time.Time
+}
+
+// Sums are how much of a payment happened, and, beside it, how much an unresolved
+// transaction may still add. All in major units of the payment's currency.
+type Sums struct {
+	Authorized       decimal.Decimal
+	AuthorizePending decimal.Decimal
+	Settled          decimal.Decimal // purchased or captured
+	SettlePending    decimal.Decimal
+	Captured         decimal.Decimal // what of Settled was captured: the contract's `captured`
+	Refunded         decimal.Decimal
+	RefundPending    decimal.Decimal
+	Canceled         decimal.Decimal
+	CancelPending    decimal.Decimal
+	ChargedBack      decimal.Decimal
+}
+
+// Capturable is what may still be captured of an authorization.
+func (s Sums) Capturable() decimal.Decimal {
+	return s.Authorized.Sub(s.Settled).Sub(s.SettlePending).Sub(s.Canceled).Sub(s.CancelPending)
 }
 
 // Transaction is one transaction as kept.
@@ -125,6 +66,7 @@ type Transaction struct {
 	AccountID         uuid.UUID
 	ID                uuid.UUID
 	PaymentID         uuid.UUID
+	TargetID          uuid.NullUUID // what it acts on; null where it began a payment
 	Mode              string
 	Type              Type
 	Status            Status
@@ -134,8 +76,13 @@ type Transaction struct {
 	ProviderReference string
 	ResponseCode      string
 	AuthorizationCode string
-	Nonce             string
+	RedirectURL       string // where the payer has to go, as long as it is pending
+	RawResponse       string // a JSON object, or ""
+	Refunded          decimal.Decimal
+	RefundPending     decimal.Decimal
+	Nonce             string // "" for what no request began
 	Card              string
+	Request           string // an action's; a payment's own is with the payment
 	Fence             int64
 	ResendRefused     bool
 	Attempts          int

@@ -27,20 +27,22 @@ import (
 
 // What `payments serve` has by default; a test compares it.
 const (
-	providerTimeout  = 25 * time.Second
-	leaseOverTimeout = 20 * time.Second
-	lease            = providerTimeout + leaseOverTimeout
-	settle           = time.Minute
-	retention        = 24 * time.Hour
-	requestTimeout   = 30 * time.Second
-	answerMargin     = 15 * time.Second
-	maxInFlight      = 1024
-	directoryEvery   = time.Second
-	directoryMaxAge  = 4 * time.Second
-	usesEvery        = time.Minute
-	arrivalsEvery    = 500 * time.Millisecond
-	recoveryEvery    = 2 * time.Second
-	purgeEvery       = time.Minute
+	providerTimeout     = 25 * time.Second
+	leaseOverTimeout    = 20 * time.Second
+	lease               = providerTimeout + leaseOverTimeout
+	settle              = time.Minute
+	retention           = 24 * time.Hour
+	requestTimeout      = 30 * time.Second
+	answerMargin        = 15 * time.Second
+	maxInFlight         = 1024
+	directoryEvery      = time.Second
+	directoryMaxAge     = 4 * time.Second
+	usesEvery           = time.Minute
+	arrivalsEvery       = 500 * time.Millisecond
+	recoveryEvery       = 2 * time.Second
+	expiryEvery         = 10 * time.Second
+	reconciliationEvery = 10 * time.Second
+	purgeEvery          = time.Minute
 )
 
 // Where the generator tells the API's process what it needs.
@@ -153,6 +155,8 @@ func (a *api) startLoops(ctx context.Context, log *slog.Logger) {
 		worker.Loop{Name: "uses", Every: usesEvery, RunOnce: quiet(a.auth.FlushUses), Describe: postgres.Describe},
 		worker.Loop{Name: "arrivals", Every: arrivalsEvery, RunOnce: quiet(a.arrivals.Flush), Describe: postgres.Describe},
 		worker.Loop{Name: "recovery", Every: recoveryEvery, RunOnce: a.service.Recover, Describe: postgres.Describe},
+		worker.Loop{Name: "expiry", Every: expiryEvery, RunOnce: a.service.Expire, Describe: postgres.Describe},
+		worker.Loop{Name: "reconciliation", Every: reconciliationEvery, RunOnce: transactions.NewReconciler(a.service, a.seen.Findings()).RunOnce, Describe: postgres.Describe},
 		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: retention}.RunOnce, Describe: postgres.Describe},
 	)
 }

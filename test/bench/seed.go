@@ -69,7 +69,10 @@ func ofTables[T any](ctx context.Context, conn *pgx.Conn, sql string, args ...an
 
 const (
 	sqlConstraints = `SELECT conrelid::regclass::text, conname::text, pg_get_constraintdef(oid) FROM pg_constraint
-		WHERE conrelid = ANY($1::text[]::regclass[]) AND contype::text = ANY($2::text[]) ORDER BY 1, 2`
+		WHERE conrelid = ANY($1::text[]::regclass[]) AND contype IN ('p', 'u') ORDER BY 1, 2`
+	// Others' references to our tables stand in the way of their keys, too.
+	sqlReferences = `SELECT conrelid::regclass::text, conname::text, pg_get_constraintdef(oid) FROM pg_constraint
+		WHERE (conrelid = ANY($1::text[]::regclass[]) OR confrelid = ANY($1::text[]::regclass[])) AND contype = 'f' ORDER BY 1, 2`
 	// A constraint's own index comes and goes with it.
 	sqlIndexes = `SELECT indrelid::regclass::text, indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index
 		WHERE indrelid = ANY($1::text[]::regclass[]) AND NOT EXISTS (SELECT 1 FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x')) ORDER BY 1, 2`
@@ -78,10 +81,10 @@ const (
 )
 
 func readDefinitions(ctx context.Context, conn *pgx.Conn) (d definitions, err error) {
-	if d.keys, err = ofTables[definition](ctx, conn, sqlConstraints, tables, []string{"p", "u"}); err != nil {
+	if d.keys, err = ofTables[definition](ctx, conn, sqlConstraints, tables); err != nil {
 		return d, err
 	}
-	if d.references, err = ofTables[definition](ctx, conn, sqlConstraints, tables, []string{"f"}); err != nil {
+	if d.references, err = ofTables[definition](ctx, conn, sqlReferences, tables); err != nil {
 		return d, err
 	}
 	d.indexes, err = ofTables[definition](ctx, conn, sqlIndexes, tables)

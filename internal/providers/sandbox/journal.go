@@ -23,9 +23,10 @@ const (
 	// header is the journal's first line. A file that begins otherwise is somebody
 	// else's, and is left alone.
 	header = `{"kind":"oncepay sandbox ledger","version":1}` + "\n"
-	// maxLineBytes bounds one record. The longest one that the server lets in, an
-	// order id of 255 characters that JSON escapes to six bytes each, needs 3 KiB.
-	maxLineBytes = 8 << 10
+	// maxLineBytes bounds one record. The longest one that the server lets in has two
+	// URLs of 526 characters and an order id of 255, each of them escaped by JSON to
+	// six bytes, and needs 11 KiB.
+	maxLineBytes = 16 << 10
 )
 
 // ErrClosed is returned by a ledger that was closed.
@@ -41,10 +42,19 @@ const (
 	kindVoid    kind = "void"    // the reference is refused from now on
 	kindFault   kind = "fault"   // the order's first send met this fault, and nothing was booked (yet)
 	kindToken   kind = "token"   // a token, and the response code of its card
+
+	kindPending      kind = "pending"      // accepted; decided when it is due, or by its challenge
+	kindVerified     kind = "verified"     // a card could be charged; nothing moved
+	kindDispute      kind = "dispute"      // a dispute has come to a stage
+	kindAcknowledged kind = "acknowledged" // a callback was received
 )
 
 // record is one line of the journal: a fact that has to outlive the process. It
 // has no field for a card, a holder or a security code.
+//
+// The version is still 1: a record only ever gained kinds and fields, so every older
+// journal loads, with what it does not say left empty. An older sandbox refuses a
+// journal that has newer records, by its line.
 type record struct {
 	Kind              kind      `json:"kind"`
 	At                time.Time `json:"at"`
@@ -60,6 +70,18 @@ type record struct {
 	AuthorizationCode string    `json:"authorization_code,omitempty"`
 	Fault             string    `json:"fault,omitempty"`
 	Token             string    `json:"token,omitempty"`
+
+	Target      string    `json:"target,omitempty"` // the reference of what an operation acts on
+	CallbackURL string    `json:"callback_url,omitempty"`
+	ReturnURL   string    `json:"return_url,omitempty"`
+	Then        verdict   `json:"then,omitempty"`      // of what is pending
+	Due         time.Time `json:"due,omitzero"`        // when that comes true, unless a challenge decides
+	Challenge   string    `json:"challenge,omitempty"` // the secret part of its page's URL
+	Message     string    `json:"message,omitempty"`   // a callback's id
+	Copies      int       `json:"copies,omitempty"`    // how often it is to be sent
+	Copy        int       `json:"copy,omitempty"`      // which one was acknowledged, from 1
+	Dispute     string    `json:"dispute,omitempty"`   // its id
+	Stage       string    `json:"stage,omitempty"`
 }
 
 // amountForm is a positive or zero decimal without an exponent: ten digits and
@@ -72,13 +94,17 @@ func (r *record) check() error {
 	scoped := r.AccountID != "" && (r.Mode == "test" || r.Mode == "live")
 	named := scoped && r.Reference != ""
 	ordered := scoped && r.MerchantOrderID != ""
+	good := known && class == providers.ClassSucceeded
 	var ok bool
 	switch r.Kind {
 	case kindBooking:
-		ok = named && ordered && r.ID != "" && known && class == providers.ClassSucceeded && r.AuthorizationCode != "" &&
-			(r.Type == typePurchase || r.Type == typeAuthorize) && amountForm.MatchString(r.Amount) && len(r.Currency) == 3
+		ok = named && ordered && r.ID != "" && good && r.AuthorizationCode != "" && r.Type != typeVerify && r.deedFits()
+	case kindVerified:
+		ok = named && ordered && r.ID != "" && good && r.AuthorizationCode != "" && r.Type == typeVerify && r.deedFits()
+	case kindPending:
+		ok = named && ordered && r.ID != "" && r.deedFits() && r.pendingFits()
 	case kindDecline:
-		ok = named && ordered && r.ID != "" && known && class != providers.ClassSucceeded
+		ok = named && ordered && r.ID != "" && known && !good
 	case kindRefusal:
 		ok = named && ordered
 	case kindVoid:
@@ -86,7 +112,13 @@ func (r *record) check() error {
 	case kindFault:
 		ok = ordered && r.Fault != ""
 	case kindToken:
-		ok = r.Token != "" && (r.ResponseCode == "" || known)
+		ok = r.Token != "" && (r.ResponseCode == "" || known || r.ResponseCode == codeChallenge)
+	case kindDispute:
+		_, stage := stages[providers.DisputeStage(r.Stage)]
+		ok = named && ordered && r.Dispute != "" && stage && amountForm.MatchString(r.Amount) && len(r.Currency) == 3 &&
+			(r.CallbackURL == "" || r.Message != "")
+	case kindAcknowledged:
+		ok = r.Message != "" && r.Copy > 0
 	default:
 		return errors.New("a kind of record that this version does not know")
 	}
@@ -94,6 +126,33 @@ func (r *record) check() error {
 		return fmt.Errorf("an incomplete record of kind %s", r.Kind)
 	}
 	return nil
+}
+
+// deedFits says whether the record tells wholly what was, or is to be, done.
+func (r *record) deedFits() bool {
+	if !amountForm.MatchString(r.Amount) || len(r.Currency) != 3 {
+		return false
+	}
+	switch r.Type {
+	case typePurchase, typeAuthorize, typeVerify:
+		return r.Target == ""
+	case typeCapture, typeCancel, typeRefund:
+		return r.Target != ""
+	}
+	return false
+}
+
+// pendingFits says whether it is known how the record's waiting ends, and how often
+// that is told.
+func (r *record) pendingFits() bool {
+	told := r.CallbackURL == "" && r.Copies == 0 || r.CallbackURL != "" && r.Message != "" && (r.Copies == 1 || r.Copies == 2)
+	switch r.Then {
+	case thenApprove, thenDecline:
+		return told && !r.Due.IsZero() && r.Challenge == ""
+	case thenChallenge:
+		return told && r.Due.IsZero() && r.Challenge != ""
+	}
+	return false
 }
 
 // parseRecord reads one line without its newline.
@@ -142,14 +201,16 @@ type journal struct {
 	apply func(record) error
 
 	mu      sync.Mutex
-	queue   []*pending
+	last    time.Time // the newest record's
+	queue   []*writing
 	wake    chan struct{}
 	closed  bool
 	broken  error
 	stopped chan struct{}
 }
 
-type pending struct {
+// writing is a record on its way to the disk.
+type writing struct {
 	record record
 	line   []byte
 	done   chan error
@@ -173,7 +234,11 @@ func openJournal(dir string, apply func(record) error) (*journal, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("sandbox: ledger %s: %w", path, err)
 	}
-	good, err := replay(f, path, apply)
+	var last time.Time
+	good, err := replay(f, path, func(r record) error {
+		last = later(r.At, last)
+		return apply(r)
+	})
 	if err == nil {
 		err = mend(f, good)
 	}
@@ -187,7 +252,7 @@ func openJournal(dir string, apply func(record) error) (*journal, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("sandbox: ledger %w", err)
 	}
-	j := &journal{path: path, file: f, sync: f.Sync, apply: apply, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+	j := &journal{path: path, file: f, sync: f.Sync, apply: apply, last: last, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 	go j.write()
 	return j, nil
 }
@@ -248,19 +313,25 @@ func syncDir(dir string) error {
 	return errors.Join(err, d.Close())
 }
 
-// append writes the record, applies it, and only then returns. After an error
-// the record may be in the file or not; the journal is broken.
+// append dates the record, writes it, applies it, and only then returns. After an
+// error the record may be in the file or not; the journal is broken.
+//
+// In the file time never runs backwards, whatever the machine's clock does: whoever
+// reads the books by time, a page after the other, must not miss a line.
 func (j *journal) append(r record) error {
-	line, err := r.line()
-	if err != nil {
-		return fmt.Errorf("sandbox: ledger: %w", err)
-	}
-	p := &pending{record: r, line: line, done: make(chan error, 1)}
 	j.mu.Lock()
 	if err := j.errLocked(); err != nil {
 		j.mu.Unlock()
 		return err
 	}
+	r.At = later(now(), j.last)
+	line, err := r.line()
+	if err != nil {
+		j.mu.Unlock()
+		return fmt.Errorf("sandbox: ledger: %w", err)
+	}
+	j.last = r.At
+	p := &writing{record: r, line: line, done: make(chan error, 1)}
 	j.queue = append(j.queue, p)
 	select {
 	case j.wake <- struct{}{}:
@@ -268,6 +339,17 @@ func (j *journal) append(r record) error {
 	}
 	j.mu.Unlock()
 	return <-p.done
+}
+
+// now is the time as records have it.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
+// later is the later of two times.
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // write is the writer: each round takes all that wait.
@@ -289,7 +371,7 @@ func (j *journal) write() {
 }
 
 // commit puts a batch on the disk, then applies it.
-func (j *journal) commit(batch []*pending) error {
+func (j *journal) commit(batch []*writing) error {
 	var lines []byte
 	for _, p := range batch {
 		lines = append(lines, p.line...)

@@ -11,8 +11,8 @@ import (
 const (
 	// faultPrefix begins a description that chooses a fault.
 	faultPrefix = "sandbox:"
-	// maxSlow bounds `sandbox:slow`: longer than any provider timeout anyone sets,
-	// so a longer one could not show anything new.
+	// maxSlow bounds `sandbox:slow` and the waits of what is pending: longer than any
+	// provider timeout anyone sets, so a longer one could not show anything new.
 	maxSlow = time.Minute
 
 	succeeded = "SUCCEEDED"
@@ -34,9 +34,22 @@ var cardCodes = map[string]string{
 	"0077": "ERROR",
 }
 
+// wholeCards are published test cards that stand for something as a whole: the short
+// set of the SDK's quickstart, and the card of the browser challenge. The quickstart's
+// 4111 1111 1111 1111 is not among them: it succeeds like any card, and so leaves it to
+// the description to name another outcome.
+var wholeCards = map[string]string{
+	"4000000000000002": "DECLINED_BY_BANK",
+	"4000000000003220": codeChallenge,
+	"4916994064252017": codeChallenge,
+}
+
 // cardCode is the response code that a card number stands for, or "" for a card
 // that is no test card.
 func cardCode(number string) string {
+	if code, ok := wholeCards[number]; ok {
+		return code
+	}
 	if len(number) < 4 {
 		return ""
 	}
@@ -65,7 +78,14 @@ type fault struct {
 	books bool          // the charge is booked, whatever its card
 	then  manner        // and then answered like this
 	slow  time.Duration // and not before this time has passed
+
+	verdict verdict       // if it is pending first: how that ends
+	wait    time.Duration // and when
+	copies  int           // and how often that is told
 }
+
+// challengeFault makes the payer answer a challenge.
+var challengeFault = fault{word: "challenge", verdict: thenChallenge, copies: 1}
 
 // manner is how a request is answered.
 type manner int
@@ -87,12 +107,16 @@ var faults = []fault{
 	{word: "charge-then-reset", books: true, then: halfway},
 	{word: "unavailable", then: unprocessed},
 	{word: "reject", then: refusing},
+	challengeFault,
 }
 
-// later are the words of the contract that the sandbox does not act on yet. It
-// refuses them: taking one for an ordinary description would be a success that
-// nobody asked for.
-var later = []string{"pending-then-approve", "pending-then-decline", "pending-then-approve-twice", "challenge"}
+// waits are the faults that have a duration, of which the word says only the rest.
+var waits = []fault{
+	{word: "slow", books: true, then: truthfully},
+	{word: "pending-then-approve", verdict: thenApprove, copies: 1},
+	{word: "pending-then-decline", verdict: thenDecline, copies: 1},
+	{word: "pending-then-approve-twice", verdict: thenApprove, copies: 2},
+}
 
 // parseFault reads a description. asked is false if it chooses no fault. A
 // problem says what is wrong with the choice, without quoting it.
@@ -101,25 +125,33 @@ func parseFault(description string) (f fault, asked bool, problem string) {
 	if !asked {
 		return fault{}, false, ""
 	}
+	words := make([]string, 0, len(faults)+len(waits))
 	for _, f := range faults {
 		if f.word == word {
 			return f, true, ""
 		}
+		words = append(words, f.word)
 	}
 	name, value, hasValue := strings.Cut(word, "=")
-	switch {
-	case name == "slow" && hasValue:
-		d, err := time.ParseDuration(value)
-		if err != nil || d <= 0 || d > maxSlow {
-			return fault{}, true, "sandbox:slow needs a duration above 0 and up to 60s, as in sandbox:slow=3s"
+	for _, f := range waits {
+		if f.word == name && hasValue {
+			return f.after(value)
 		}
-		return fault{word: "slow", books: true, then: truthfully, slow: d}, true, ""
-	case slices.Contains(later, name):
-		return fault{}, true, "this sandbox: behaviour is not available yet"
+		words = append(words, f.word+"=3s")
 	}
-	words := make([]string, len(faults))
-	for i, f := range faults {
-		words[i] = f.word
+	return fault{}, true, "after sandbox: must come one of " + strings.Join(words, ", ")
+}
+
+// after is the fault with its duration.
+func (f fault) after(value string) (_ fault, asked bool, problem string) {
+	d, err := time.ParseDuration(value)
+	if err != nil || d <= 0 || d > maxSlow {
+		return fault{}, true, "sandbox:" + f.word + " needs a duration above 0 and up to 60s, as in sandbox:" + f.word + "=3s"
 	}
-	return fault{}, true, "after sandbox: must come one of " + strings.Join(words, ", ") + ", slow=3s"
+	if f.verdict == "" {
+		f.slow = d
+	} else {
+		f.wait = d
+	}
+	return f, true, ""
 }

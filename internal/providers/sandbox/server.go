@@ -1,7 +1,8 @@
 // Package sandbox is a payment provider that books nothing but its own ledger,
 // and misbehaves on demand: it charges and then says nothing, answers 500,
-// breaks the connection. A merchant rehearses with it what really hurts, and its
-// ledger, which knows nothing of our database, is the referee of our tests.
+// breaks the connection, makes up its mind later. A merchant rehearses with it what
+// really hurts, and its ledger, which knows nothing of our database, is the referee of
+// our tests.
 //
 // Its API, for whoever writes an adapter for it in another language. Bodies are
 // JSON objects in UTF-8, at most 64 KiB, with the names below and no others.
@@ -10,37 +11,83 @@
 //	POST /sandbox/v1/charges
 //	     {"reference","account_id","mode","merchant_order_id","amount":"23.57","currency","country","description",
 //	      "capture":true,"card":{"number","security_code","holder_name","expiration_month","expiration_year"}}
-//	     or "token" in place of "card".
-//	  200 {"reference","status":"approved","id","response_code","authorization_code"}: booked, for ever
-//	  200 {"reference","status":"declined","id","response_code"}: a final no
-//	  400 {"reference","status":"refused","messages"}: invalid, or voided; this request had no effect.
-//	      A message names a field and a rule. The reference is left out if it could not be read.
+//	     or "token" in place of "card"; and, if wanted, "callback_url", "return_url" for after a challenge, and
+//	     "verify":true with an amount of "0": only whether the card could be charged, which the ledger does not show.
+//	POST /sandbox/v1/captures | /sandbox/v1/cancels | /sandbox/v1/refunds
+//	     {"reference","account_id","mode","merchant_order_id","target","amount","currency"}; and, if wanted,
+//	     "description", "callback_url". target is the reference of what it acts on, with the same account and mode:
+//	     an authorization for captures and cancels, a purchase or a capture for refunds.
+//	     Captures together never exceed their authorization, nor refunds their target; nothing is captured after a
+//	     cancel, and nothing cancelled after a capture; a cancel is of the whole. What is pending counts as if it
+//	     were booked. Else it is declined: TRANSACTION_NOT_FOUND (no such target), INVALID_STATUS (of another type,
+//	     not approved, or cancelled, or captured), CURRENCY_NOT_ALLOWED, INVALID_AMOUNT.
+//	  200 {"reference","status":"approved","id","response_code","authorization_code","type","amount","currency"}:
+//	      booked, for ever
+//	  200 {"reference","status":"declined","id","response_code","type","amount","currency"}: a final no
+//	  200 {"reference","status":"pending","id","response_code","type","amount","currency"}: decided later.
+//	      response_code is PENDING_PROVIDER_CONFIRMATION, or CHALLENGE_REQUIRED, and then there is "redirect_url",
+//	      the page on which the payer decides.
+//	  400 {"reference","status":"refused","messages"}: invalid, or voided, or used for something else before; this
+//	      request had no effect. A message names a field and a rule. The reference is left out if it could not be read.
 //	  503 {"processed":false}: a guarantee that nothing was processed
 //	GET  /sandbox/v1/charges?account_id=&mode=&reference=
-//	  200 {"reference","status", …}: approved or declined as above, refused, voided, or
-//	      unknown: nothing was decided about this reference up to now.
-//	      Never waits for a charge that is still being decided.
+//	  200 {"reference","status", …}, for operations as for charges: approved, declined or pending as above,
+//	      refused, voided, or unknown: nothing was decided about this reference up to now.
+//	      Never waits for what is still being decided.
 //	POST /sandbox/v1/voids  {"reference","account_id","mode","merchant_order_id"}
-//	  200 {"reference","status":"voided"}: not booked, and a charge with it is refused from now on;
-//	      or approved or declined as above, and nothing changed.
+//	  200 {"reference","status":"voided"}: not booked, and a charge or an operation with it is refused from now on;
+//	      or approved or declined as above, and nothing changed. What is pending is voided.
 //	POST /sandbox/v1/tokens {"card":{…}}
 //	  201 {"token"}
+//	POST /sandbox/v1/disputes {"reference","account_id","mode","stage"}; and, if wanted, "amount", "id", "callback_url"
+//	     Without an id it opens a dispute of something booked by a purchase or a capture; stage is received, and the
+//	     amount what was neither refunded nor lost. With its id it moves one: received, pending_review, won or lost,
+//	     never back. A booking has at most one dispute that is not over. Until it is won, its amount counts as
+//	     if it were refunded.
+//	  200 {"id","stage","amount","currency"}
+//	  400 as above
+//	GET  /sandbox/v1/challenges/{secret}, and POST: the payer's page, for a browser
 //	GET  /sandbox/v1/ledger?reference=|merchant_order_id=&limit=&after=
 //	  200 {"entries":[{"reference","merchant_order_id","account_id","mode","type","amount","currency","status",
 //	      "created_at"}],"next"}, newest first, over all accounts. limit is 50, at most 500; next goes into after.
+//	GET  /sandbox/v1/bookings?from=&to=&limit=&after=
+//	  200 the same, oldest first, from one moment (RFC 3339) up to, and without, another; both may be left out
 //	GET  /livez
 //	  200 as long as the ledger can be written
 //
 // Anything else (404, 413, 415, 500 …) promises nothing, and a caller that gets it
 // must ask.
 //
-// A reference is an idempotency key for ever: the first charge with it decides,
+// A reference is an idempotency key for ever: the first request with it decides,
 // later ones get the first one's answer whatever else they say, and those that
-// come meanwhile wait. The API has no authentication: it is for a loopback
-// address, or a private network.
+// come meanwhile wait. The API has no authentication, and calls whatever callback_url
+// it is given: it is for a loopback address, or a private network.
+//
+// Cards and descriptions choose what happens, see magic.go. A description that begins
+// with sandbox: chooses a fault of the first send for its account, mode and order, and
+// an operation's that of the first of its kind: timeout, charge-then-timeout, 500,
+// charge-then-500, charge-then-reset, unavailable, reject, slow=3s,
+// pending-then-approve=3s, pending-then-decline=3s, pending-then-approve-twice=3s, and
+// for charges challenge. Later sends are answered truthfully.
+//
+// What was pending is told to its callback_url when it is decided, unless it is
+// voided; a dispute at each stage, to the callback_url of what is disputed, or that of
+// the request.
+//
+//	POST {"id","type":"transaction","reference","account_id","mode","merchant_order_id","status":"approved"|"declined",
+//	      "provider_id","response_code","authorization_code","amount","currency","created_at"}
+//	  or {"id","type":"dispute","reference","account_id","mode","merchant_order_id","dispute":{"id","stage","amount",
+//	      "currency"},"created_at"}
+//	Sandbox-Signature: v1=<HMAC-SHA256 of the body, in hexadecimal>
+//
+// A 2xx acknowledges it. Otherwise it is sent again after 1 s, 2 s, 4 s … 1 min, at
+// most 20 times, and again after a restart of the sandbox. A message has the same id
+// whenever it is sent. They come in no order.
 package sandbox
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,13 +97,12 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
-
-	"github.com/oncepay/oncepay/internal/providers"
 )
 
 const (
@@ -74,40 +120,83 @@ const (
 	maxTextLength = 255
 
 	defaultLimit = 50  // entries on a page
-	maxLimit     = 500 // and at most; about 150 KB
+	maxLimit     = 500 // and at most; about 150 KB, and 1 MB with the longest ids
 )
 
 // Options are the server's knobs. The zero value is for use.
 type Options struct {
 	// Hold bounds how long "never answers" holds a connection. 0 means 2 minutes.
 	Hold time.Duration
+	// CallbackSecret is what callbacks are signed with. Without one none are sent; what
+	// was to be told waits in the ledger for a process that has one.
+	CallbackSecret []byte
+	// PublicURL is where payers' browsers reach the sandbox, http(s)://host[:port][/path].
+	// "" means the address that a request came to.
+	PublicURL string
 }
 
 // Server is the provider over HTTP. It is safe for concurrent use.
 type Server struct {
-	ledger  *Ledger
-	holdFor time.Duration
-	mux     *http.ServeMux
-	stop    chan struct{}
-	once    sync.Once
+	ledger    *Ledger
+	holdFor   time.Duration
+	secret    []byte
+	publicURL string
+	mux       *http.ServeMux
+	stop      chan struct{}
+	once      sync.Once
+
+	decisions  *agenda[refKey] // what is pending, to be decided
+	deliveries *agenda[letter]
+	caller     *http.Transport
+	cancel     context.CancelFunc // ends the agendas
+	agendas    sync.WaitGroup
 	// after is time.After; a test decides itself when time has passed.
 	after func(time.Duration) <-chan time.Time
 }
 
-// NewServer makes the handler of a ledger. The ledger stays the caller's to
-// close, after the server.
+// NewServer makes the handler of a ledger, and goes on with what the ledger says is
+// pending, or was not acknowledged. It must be closed; the ledger stays the caller's
+// to close, after it.
 func NewServer(l *Ledger, o Options) *Server {
-	s := &Server{ledger: l, holdFor: o.Hold, mux: http.NewServeMux(), stop: make(chan struct{}), after: time.After}
+	s := &Server{ledger: l, holdFor: o.Hold, secret: slices.Clone(o.CallbackSecret), publicURL: strings.TrimRight(o.PublicURL, "/"),
+		mux: http.NewServeMux(), stop: make(chan struct{}), caller: newCaller(), after: time.After}
 	if s.holdFor <= 0 {
 		s.holdFor = holdTimeout
 	}
 	s.mux.HandleFunc("POST /sandbox/v1/charges", s.postCharge)
 	s.mux.HandleFunc("GET /sandbox/v1/charges", s.getCharge)
+	for _, known := range operations {
+		s.mux.HandleFunc("POST "+known.path, s.postOperation(known.name))
+	}
 	s.mux.HandleFunc("POST /sandbox/v1/voids", s.postVoid)
 	s.mux.HandleFunc("POST /sandbox/v1/tokens", s.postToken)
+	s.mux.HandleFunc("POST /sandbox/v1/disputes", s.postDispute)
 	s.mux.HandleFunc("GET /sandbox/v1/ledger", s.getLedger)
+	s.mux.HandleFunc("GET /sandbox/v1/bookings", s.getBookings)
+	s.mux.HandleFunc("GET /sandbox/v1/challenges/style.css", s.getChallengeStyle)
+	s.mux.HandleFunc("GET /sandbox/v1/challenges/{secret}", s.getChallenge)
+	s.mux.HandleFunc("POST /sandbox/v1/challenges/{secret}", s.postChallenge)
 	s.mux.HandleFunc("GET /livez", s.getLivez)
+	s.resume()
 	return s
+}
+
+// resume starts the agendas, with what a process before left undone.
+func (s *Server) resume() {
+	s.decisions = newAgenda(maxDeciding, s.decide)
+	s.deliveries = newAgenda(maxDelivering, s.deliver)
+	for key, due := range s.ledger.due() {
+		s.decisions.add(due, key)
+	}
+	if len(s.secret) > 0 {
+		for _, l := range s.ledger.letters("") {
+			s.deliveries.add(l.due, l)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.agendas.Go(func() { s.decisions.run(ctx) })
+	s.agendas.Go(func() { s.deliveries.run(ctx) })
 }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
@@ -133,15 +222,15 @@ func (s *Server) HTTP(addr string) *http.Server {
 
 // Close releases the requests that are held: "never answers" closes its
 // connection, a slow charge is booked and answered at once. New requests still
-// work, but nothing is held any more.
-func (s *Server) Close() { s.once.Do(func() { close(s.stop) }) }
-
-type cardFields struct {
-	Number          string `json:"number"`
-	SecurityCode    string `json:"security_code"`
-	HolderName      string `json:"holder_name"`
-	ExpirationMonth int    `json:"expiration_month"`
-	ExpirationYear  int    `json:"expiration_year"`
+// work, but nothing is held any more, what is pending stays so for the next process,
+// and nobody is called back. It waits until that is so.
+func (s *Server) Close() {
+	s.once.Do(func() {
+		close(s.stop)
+		s.cancel()
+		s.agendas.Wait()
+		s.caller.CloseIdleConnections()
+	})
 }
 
 type order struct {
@@ -149,17 +238,6 @@ type order struct {
 	AccountID       string `json:"account_id"`
 	Mode            string `json:"mode"`
 	MerchantOrderID string `json:"merchant_order_id"`
-}
-
-type chargeRequest struct {
-	order
-	Amount      string      `json:"amount"`
-	Currency    string      `json:"currency"`
-	Country     string      `json:"country"`
-	Description string      `json:"description"`
-	Capture     *bool       `json:"capture"`
-	Card        *cardFields `json:"card,omitempty"`
-	Token       string      `json:"token,omitempty"`
 }
 
 type tokenRequest struct {
@@ -173,14 +251,19 @@ type reply struct {
 	ID                string   `json:"id,omitempty"`
 	ResponseCode      string   `json:"response_code,omitempty"`
 	AuthorizationCode string   `json:"authorization_code,omitempty"`
+	Type              string   `json:"type,omitempty"`
+	Amount            string   `json:"amount,omitempty"`
+	Currency          string   `json:"currency,omitempty"`
+	RedirectURL       string   `json:"redirect_url,omitempty"`
 	Messages          []string `json:"messages,omitempty"`
 }
 
 // answer is a reply on its way, and how it is given.
 type answer struct {
-	code   int
-	reply  reply
-	manner manner
+	code      int
+	reply     reply
+	challenge string // the secret of the page that the payer has to go to
+	manner    manner
 }
 
 func refused(reference, message string) answer {
@@ -189,24 +272,26 @@ func refused(reference, message string) answer {
 
 // about answers with what became of a reference.
 func about(reference string, st standing) answer {
-	return answer{code: http.StatusOK, reply: reply{Reference: reference, Status: st.status, ID: st.id,
-		ResponseCode: st.responseCode, AuthorizationCode: st.authorizationCode}}
+	re := reply{Reference: reference, Status: st.status, ID: st.id, ResponseCode: st.responseCode, AuthorizationCode: st.authorizationCode}
+	if re.tells() {
+		re.Type, re.Amount, re.Currency = st.kind, st.amount, st.currency
+	}
+	return answer{code: http.StatusOK, reply: re, challenge: st.challenge}
 }
 
-func (s *Server) postCharge(w http.ResponseWriter, r *http.Request) {
-	var q chargeRequest
-	if !s.read(w, r, &q) {
+// perform takes a charge's or an operation's reference, lets act decide about it if it
+// is unknown, and answers. From then on it does not matter whether the client is still
+// there: what is begun is finished.
+func (s *Server) perform(w http.ResponseWriter, r *http.Request, o order, problem, kind string, act func(*hold) (answer, error)) {
+	if problem != "" {
+		s.give(w, r, refused(echo(o.Reference), problem))
 		return
 	}
-	if problem := q.problem(); problem != "" {
-		s.give(w, r, refused(echo(q.Reference), problem))
-		return
-	}
-	h, err := s.ledger.hold(r.Context(), q.key())
+	h, err := s.ledger.hold(r.Context(), o.key())
 	if err != nil {
 		panic(http.ErrAbortHandler) // the client has gone; nothing was begun
 	}
-	a, err := s.charge(h, &q)
+	a, err := s.decided(h, o.Reference, kind, act)
 	h.release() // before the answer, which may take minutes
 	if err != nil {
 		s.fail(w)
@@ -215,45 +300,37 @@ func (s *Server) postCharge(w http.ResponseWriter, r *http.Request) {
 	s.give(w, r, a)
 }
 
-// charge decides about a charge. From here on it does not care whether the
-// client is still there: what is begun is finished.
-func (s *Server) charge(h *hold, q *chargeRequest) (answer, error) {
+func (s *Server) decided(h *hold, reference, kind string, act func(*hold) (answer, error)) (answer, error) {
 	st, err := h.standing()
-	if err != nil {
+	switch {
+	case err != nil:
 		return answer{}, err
+	case st.status == statusVoided:
+	case st.status == statusUnknown && st.kind == "":
+		return act(h)
+	case family(st.kind) != family(kind):
+		return refused(reference, "reference: was used for something else before"), nil
+	case st.status == statusUnknown:
+		return act(h)
 	}
-	if st.status != statusUnknown {
-		return again(q.Reference, st), nil
-	}
-	f, faulty, problem := parseFault(q.Description)
-	if problem != "" {
-		return refused(q.Reference, "description: "+problem), nil
-	}
-	code, problem := s.cardCode(q)
-	if problem != "" {
-		return refused(q.Reference, problem), nil
-	}
-	if h.firstSend(q.MerchantOrderID) && faulty {
-		return s.misbehave(h, q, f)
-	}
-	code = truth(code, q.Description)
-	if class, _ := providers.ClassOf(code); class == providers.ClassSucceeded {
-		st, err = h.book(q.booking(code, ""))
-	} else {
-		st, err = h.decline(q.MerchantOrderID, code)
-	}
-	return about(q.Reference, st), err
+	return again(reference, st), nil
 }
 
-// misbehave decides about a charge as its fault says. What the fault does is on
-// the disk before anybody can notice it.
-func (s *Server) misbehave(h *hold, q *chargeRequest, f fault) (answer, error) {
+// misbehave decides about a charge or an operation as its fault says. What the fault
+// does is on the disk before anybody can notice it.
+func (s *Server) misbehave(h *hold, b booking, f fault) (answer, error) {
+	b.fault = f.word
+	reference := h.key.reference
 	if f.then == refusing {
-		st, err := h.refuse(q.MerchantOrderID, f.word)
-		return again(q.Reference, st), err
+		st, err := h.refuse(b)
+		return again(reference, st), err
+	}
+	if f.verdict != "" {
+		st, err := s.pend(h, b, f)
+		return about(reference, st), err
 	}
 	if f.slow > 0 || !f.books {
-		if err := h.meet(q.MerchantOrderID, f.word); err != nil {
+		if err := h.meet(b); err != nil {
 			return answer{}, err
 		}
 	}
@@ -266,35 +343,23 @@ func (s *Server) misbehave(h *hold, q *chargeRequest, f fault) (answer, error) {
 	if !f.books {
 		return answer{manner: f.then}, nil
 	}
-	st, err := h.book(q.booking(succeeded, f.word))
-	a := about(q.Reference, st)
+	b.responseCode = succeeded
+	st, err := h.settle(b)
+	a := about(reference, st)
 	a.manner = f.then
 	return a, err
 }
 
-// again answers a charge whose reference was decided before.
+// again answers a charge or an operation whose reference was decided before.
 func again(reference string, st standing) answer {
 	switch st.status {
 	case statusRefused:
 		return refused(reference, "description: sandbox:reject asked for this refusal")
 	case statusVoided:
-		return refused(reference, "reference: was voided, and can never be charged")
-	case statusUnknown, statusApproved, statusDeclined, statusError:
+		return refused(reference, "reference: was voided, and can never be used")
+	case statusUnknown, statusApproved, statusDeclined, statusPending, statusError:
 	}
 	return about(reference, st)
-}
-
-// cardCode is the response code of the charge's card, which may stand behind a
-// token.
-func (s *Server) cardCode(q *chargeRequest) (code, problem string) {
-	if q.Card != nil {
-		return cardCode(q.Card.Number), ""
-	}
-	code, ok := s.ledger.token(q.Token)
-	if !ok {
-		return "", "token: is not known"
-	}
-	return code, ""
 }
 
 func (s *Server) getCharge(w http.ResponseWriter, r *http.Request) {
@@ -328,13 +393,13 @@ func (s *Server) postVoid(w http.ResponseWriter, r *http.Request) {
 		s.give(w, r, refused(echo(q.Reference), problem))
 		return
 	}
-	// A charge that is being decided has the hold. The void then comes after it.
+	// What is being decided has the hold. The void then comes after it.
 	h, err := s.ledger.hold(r.Context(), q.key())
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	st, err := h.standing()
-	if err == nil && (st.status == statusUnknown || st.status == statusRefused) {
+	if err == nil && (st.status == statusUnknown || slices.Contains(decisions[kindVoid].from, st.status)) {
 		st, err = h.void(q.MerchantOrderID)
 	}
 	h.release()
@@ -386,10 +451,17 @@ func (s *Server) getLedger(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	entries, next := s.ledger.Entries(Query{Reference: q["reference"], MerchantOrderID: q["merchant_order_id"], Limit: limit, Before: before})
-	page := struct {
-		Entries []Entry `json:"entries"`
-		Next    *string `json:"next"`
-	}{Entries: entries}
+	writeJSON(w, http.StatusOK, pageOf(entries, next))
+}
+
+// ledgerPage is a page of bookings.
+type ledgerPage struct {
+	Entries []Entry `json:"entries"`
+	Next    *string `json:"next"`
+}
+
+func pageOf(entries []Entry, next int) ledgerPage {
+	page := ledgerPage{Entries: entries}
 	if entries == nil {
 		page.Entries = []Entry{}
 	}
@@ -397,7 +469,27 @@ func (s *Server) getLedger(w http.ResponseWriter, r *http.Request) {
 		cursor := strconv.Itoa(next)
 		page.Next = &cursor
 	}
-	writeJSON(w, http.StatusOK, page)
+	return page
+}
+
+func (s *Server) getBookings(w http.ResponseWriter, r *http.Request) {
+	q, problem := params(r.URL, "from", "to", "limit", "after")
+	limit, err1 := number(q, "limit", defaultLimit, maxLimit)
+	after, err2 := number(q, "after", 0, math.MaxInt32)
+	from, err3 := moment(q, "from")
+	to, err4 := moment(q, "to")
+	if err := cmp.Or(err1, err2, err3, err4); problem == "" && err != nil {
+		problem = err.Error()
+	}
+	if problem != "" {
+		s.give(w, r, answer{code: http.StatusBadRequest, reply: reply{Status: statusError, Messages: []string{problem}}})
+		return
+	}
+	if s.ledger.Err() != nil {
+		s.fail(w)
+		return
+	}
+	writeJSON(w, http.StatusOK, pageOf(s.ledger.Between(from, to, after, limit)))
 }
 
 func (s *Server) getLivez(w http.ResponseWriter, _ *http.Request) {
@@ -440,6 +532,9 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, v any) bool {
 
 // give answers in the answer's manner.
 func (s *Server) give(w http.ResponseWriter, r *http.Request, a answer) {
+	if a.challenge != "" {
+		a.reply.RedirectURL = s.challengeURL(r, a.challenge)
+	}
 	switch a.manner {
 	case truthfully, refusing:
 		writeJSON(w, a.code, a.reply)
@@ -488,15 +583,6 @@ func setJSON(w http.ResponseWriter, length int) {
 
 func (o *order) key() refKey { return refKey{o.AccountID, o.Mode, o.Reference} }
 
-// booking is what the charge wants booked.
-func (q *chargeRequest) booking(code, fault string) booking {
-	b := booking{order: q.MerchantOrderID, kind: typeAuthorize, amount: q.Amount, currency: q.Currency, responseCode: code, fault: fault}
-	if *q.Capture {
-		b.kind = typePurchase
-	}
-	return b
-}
-
 var (
 	idForm       = regexp.MustCompile(`^[!-~]+$`) // visible ASCII
 	currencyForm = regexp.MustCompile(`^[A-Z]{3}$`)
@@ -533,48 +619,6 @@ func (o *order) problem() string {
 func (o *order) orderProblem() string {
 	if !validText(o.MerchantOrderID) {
 		return "merchant_order_id: must be 1 to 255 characters"
-	}
-	return ""
-}
-
-func (q *chargeRequest) problem() string {
-	if p := q.order.problem(); p != "" {
-		return p
-	}
-	if p := q.orderProblem(); p != "" {
-		return p
-	}
-	switch {
-	case !amountForm.MatchString(q.Amount), strings.Trim(q.Amount, "0.") == "":
-		return "amount: must be a positive decimal string with at most 4 places, at most 9999999999.9999"
-	case !currencyForm.MatchString(q.Currency):
-		return "currency: must be three capital letters"
-	case !countryForm.MatchString(q.Country):
-		return "country: must be two capital letters"
-	case !validText(q.Description):
-		return "description: must be 1 to 255 characters"
-	case q.Capture == nil:
-		return "capture: must be true or false"
-	case (q.Card == nil) == (q.Token == ""):
-		return "card: either a card or a token must be given"
-	case q.Card != nil:
-		return q.Card.problem()
-	}
-	return ""
-}
-
-func (c *cardFields) problem() string {
-	switch {
-	case !numberForm.MatchString(c.Number):
-		return "card.number: must be 12 to 19 digits"
-	case !codeForm.MatchString(c.SecurityCode):
-		return "card.security_code: must be 3 or 4 digits, or empty"
-	case utf8.RuneCountInString(c.HolderName) > maxTextLength:
-		return "card.holder_name: must be at most 255 characters"
-	case c.ExpirationMonth < 1 || c.ExpirationMonth > 12:
-		return "card.expiration_month: must be 1 to 12"
-	case c.ExpirationYear < 2000 || c.ExpirationYear > 2099:
-		return "card.expiration_year: must be a year of four digits"
 	}
 	return ""
 }
@@ -617,4 +661,17 @@ func number(values map[string]string, name string, absent, maximum int) (int, er
 		return 0, fmt.Errorf("%s: must be a number from 1 to %d", name, maximum)
 	}
 	return n, nil
+}
+
+// moment is a parameter that is a time; the zero time if it is absent.
+func moment(values map[string]string, name string) (time.Time, error) {
+	v, ok := values[name]
+	if !ok {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, v)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%s: must be a time as RFC 3339 has it", name)
+	}
+	return t, nil
 }

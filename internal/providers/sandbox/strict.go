@@ -17,7 +17,13 @@ const maxDepth = 8
 // broken UTF-8: each of them a way for two readers to see two different charges.
 // The error is in our own words; encoding/json's would quote the value, which
 // may be a card number.
-func decodeStrict(data []byte, v any) error {
+func decodeStrict(data []byte, v any) error { return decode(data, v, true) }
+
+// decodeOpen is decodeStrict for what a newer sandbox may have written: names that
+// v does not have are passed over, if they look like ours.
+func decodeOpen(data []byte, v any) error { return decode(data, v, false) }
+
+func decode(data []byte, v any, closed bool) error {
 	if !utf8.Valid(data) {
 		return errors.New("must be UTF-8")
 	}
@@ -30,7 +36,9 @@ func decodeStrict(data []byte, v any) error {
 		return errors.New("must be one JSON object and nothing after it")
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
+	if closed {
+		dec.DisallowUnknownFields()
+	}
 	err := dec.Decode(v)
 	var wrongType *json.UnmarshalTypeError
 	switch {
@@ -86,7 +94,7 @@ func checkValue(dec *json.Decoder, depth int) error {
 			}
 			// All documented names are like this. So encoding/json's matching without
 			// regard to case has nothing left to match.
-			if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_") != "" {
+			if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
 				return errors.New("must have only the documented names")
 			}
 			seen[name] = true
