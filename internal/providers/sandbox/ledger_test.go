@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,11 +75,13 @@ func TestTheLedgerRemembersEverythingAfterAReopen(t *testing.T) {
 	l := mustOpen(t, dir)
 	want := map[string]standing{"booked": mustBook(t, l, "booked")}
 	for reference, decide := range map[string]func(*hold) (standing, error){
-		"declined": func(h *hold) (standing, error) { return h.decline("o", "DO_NOT_HONOR") },
-		"refused":  func(h *hold) (standing, error) { return h.refuse("o", "reject") },
-		"voided":   func(h *hold) (standing, error) { return h.void("") },
+		"declined": func(h *hold) (standing, error) {
+			return h.decline(booking{order: "o", kind: typePurchase, amount: "1", currency: "USD", responseCode: "DO_NOT_HONOR"})
+		},
+		"refused": func(h *hold) (standing, error) { return h.refuse(booking{order: "o", fault: "reject"}) },
+		"voided":  func(h *hold) (standing, error) { return h.void("") },
 		"refused, then voided": func(h *hold) (standing, error) {
-			if _, err := h.refuse("o", "reject"); err != nil {
+			if _, err := h.refuse(booking{order: "o", fault: "reject"}); err != nil {
 				return standing{}, err
 			}
 			return h.void("o")
@@ -93,10 +96,10 @@ func TestTheLedgerRemembersEverythingAfterAReopen(t *testing.T) {
 		h.release()
 	}
 	h := mustHold(t, l, "lost")
-	if !h.firstSend("met a fault") {
+	if !h.firstSend("met a fault", typePurchase) {
 		t.Error("not the first send")
 	}
-	if err := h.meet("met a fault", "timeout"); err != nil {
+	if err := h.meet(booking{order: "met a fault", fault: "timeout"}); err != nil {
 		t.Fatal(err)
 	}
 	h.release()
@@ -124,7 +127,7 @@ func TestTheLedgerRemembersEverythingAfterAReopen(t *testing.T) {
 	}
 	h = mustHold(t, l, "another")
 	for order, first := range map[string]bool{"booked": false, "o": false, "met a fault": false, "new": true} {
-		if got := h.firstSend(order); got != first {
+		if got := h.firstSend(order, typePurchase); got != first {
 			t.Errorf("first send for %s: %v", order, got)
 		}
 	}
@@ -317,6 +320,28 @@ func TestNothingIsVisibleBeforeItIsOnTheDisk(t *testing.T) {
 	}
 }
 
+// The longest things that the server lets in fit a line, and can be read again.
+func TestTheLongestRecordFitsALine(t *testing.T) {
+	dir := t.TempDir()
+	s := newSite(t, dir)
+	long := func(n int) string { return strings.Repeat("<", n) }
+	order := strings.Repeat("\x01", maxTextLength)
+	q := charge("reference", long(64), "account_id", long(64), "merchant_order_id", order, "amount", "9999999999.9999",
+		"description", "sandbox:challenge", "callback_url", "http://h/?"+strings.Repeat("&", maxURLLength-10), "return_url", strings.Repeat("\x01", maxURLLength))
+	if code, re := s.post("/sandbox/v1/charges", q); code != http.StatusOK || re.Status != statusPending {
+		t.Fatalf("%d %+v", code, re)
+	}
+	s.end()
+	info, err := os.Stat(filepath.Join(dir, fileName))
+	if err != nil || info.Size() > maxLineBytes*3/4 {
+		t.Errorf("the journal has %d bytes, %v", info.Size(), err)
+	}
+	l := mustOpen(t, dir)
+	if len(l.undecided) != 1 {
+		t.Error("it was not read again")
+	}
+}
+
 // While the disk is busy with one record, the others gather for the next fsync.
 func TestWaitingRecordsShareAnFsync(t *testing.T) {
 	const n = 50
@@ -387,8 +412,8 @@ func TestAHoldIsForOneAtATime(t *testing.T) {
 	mustHold(t, l, "b").release() // another reference is free
 	h.release()
 	mustHold(t, l, "a").release()
-	if len(l.holds) != 0 {
-		t.Errorf("%d holds left behind", len(l.holds))
+	if len(l.holds.of) != 0 {
+		t.Errorf("%d holds left behind", len(l.holds.of))
 	}
 }
 
@@ -397,7 +422,7 @@ func TestAHoldIsForOneAtATime(t *testing.T) {
 func TestAnOrderHasOneFirstSend(t *testing.T) {
 	l := mustOpen(t, "")
 	a, b := mustHold(t, l, "a"), mustHold(t, l, "b")
-	if first, second := a.firstSend("o"), b.firstSend("o"); !first || second {
+	if first, second := a.firstSend("o", typePurchase), b.firstSend("o", typeAuthorize); !first || second {
 		t.Errorf("the first send: %v, the second: %v", first, second)
 	}
 }
@@ -506,6 +531,12 @@ func FuzzParseRecord(f *testing.F) {
 		{Kind: kindVoid, AccountID: "a", Mode: "test", Reference: "r"},
 		{Kind: kindFault, AccountID: "a", Mode: "test", MerchantOrderID: "o", Fault: "500"},
 		{Kind: kindToken, Token: "t"},
+		{Kind: kindPending, AccountID: "a", Mode: "test", Reference: "r", MerchantOrderID: "o", Type: typeRefund, Target: "t", Amount: "1",
+			Currency: "USD", ID: "i", Then: thenApprove, Due: time.Unix(1_800_000_060, 0).UTC(), CallbackURL: "http://h", Message: "m", Copies: 2},
+		{Kind: kindPending, AccountID: "a", Mode: "test", Reference: "r", MerchantOrderID: "o", Type: typeVerify, Amount: "0",
+			Currency: "USD", ID: "i", Then: thenChallenge, Challenge: "c", ReturnURL: "<&>"},
+		{Kind: kindDispute, AccountID: "a", Mode: "test", Reference: "r", MerchantOrderID: "o", Dispute: "d", Stage: "lost", Amount: "1", Currency: "USD"},
+		{Kind: kindAcknowledged, Message: "m", Copy: 1},
 	} {
 		r.At = time.Unix(1_800_000_000, 1000).UTC()
 		line, err := r.line()
@@ -536,6 +567,10 @@ func FuzzParseRecord(f *testing.F) {
 			t.Fatalf("not read again: %v", err)
 		}
 		again.At = r.At
+		if !again.Due.Equal(r.Due) {
+			t.Fatal("another due time")
+		}
+		again.Due = r.Due
 		if again != r {
 			t.Fatalf("%+v became %+v", r, again)
 		}

@@ -16,6 +16,10 @@ func TestMagicCards(t *testing.T) {
 		"4507990000000051":    "INVALID_CARD_DATA",
 		"4507990000000069":    "REPORTED_STOLEN",
 		"4507990000000077":    "ERROR",
+		"4111111111111111":    "", // whatever the description says
+		"4000000000000002":    "DECLINED_BY_BANK",
+		"4000000000003220":    "CHALLENGE_REQUIRED",
+		"4916994064252017":    "CHALLENGE_REQUIRED",
 		"4507990000000003":    "", // the prefix alone is nothing
 		"4111111111110010":    "", // and neither are the last four
 		"3700000000000028":    "",
@@ -64,6 +68,11 @@ func TestParseFault(t *testing.T) {
 		"sandbox:slow=3s":             {word: "slow", books: true, slow: 3 * time.Second},
 		"sandbox:slow=60s":            {word: "slow", books: true, slow: time.Minute},
 		"sandbox:slow=1ms":            {word: "slow", books: true, slow: time.Millisecond},
+
+		"sandbox:pending-then-approve=2s":        {word: "pending-then-approve", verdict: thenApprove, wait: 2 * time.Second, copies: 1},
+		"sandbox:pending-then-decline=60s":       {word: "pending-then-decline", verdict: thenDecline, wait: time.Minute, copies: 1},
+		"sandbox:pending-then-approve-twice=1ms": {word: "pending-then-approve-twice", verdict: thenApprove, wait: time.Millisecond, copies: 2},
+		"sandbox:challenge":                      {word: "challenge", verdict: thenChallenge, copies: 1},
 	} {
 		if got, asked, problem := parseFault(description); got != want || !asked || problem != "" {
 			t.Errorf("%s: %+v %v %q", description, got, asked, problem)
@@ -80,7 +89,8 @@ func TestParseFault(t *testing.T) {
 		"sandbox:", "sandbox:timeuot", "sandbox:timeout ", "sandbox: timeout", "sandbox:TIMEOUT", "sandbox:timeout=3s",
 		"sandbox:slow", "sandbox:slow=", "sandbox:slow=3", "sandbox:slow=-3s", "sandbox:slow=0s", "sandbox:slow=61s",
 		"sandbox:slow=3s ", "sandbox:slow=4507990000000002",
-		"sandbox:pending-then-approve=2s", "sandbox:pending-then-decline=2s", "sandbox:pending-then-approve-twice=2s", "sandbox:challenge",
+		"sandbox:pending-then-approve", "sandbox:pending-then-approve=", "sandbox:pending-then-decline=61s", "sandbox:pending-then-approve-twice=-1s",
+		"sandbox:pending=2s", "sandbox:challenge=2s",
 	} {
 		f, asked, problem := parseFault(description)
 		if !asked || problem == "" || f != (fault{}) {
@@ -105,7 +115,7 @@ func FuzzParseFault(f *testing.F) {
 			if got != (fault{}) {
 				t.Errorf("%+v besides a problem", got)
 			}
-		case got.slow < 0 || got.slow > maxSlow || got.word == "":
+		case got.slow < 0 || got.slow > maxSlow || got.wait < 0 || got.wait > maxSlow || got.word == "":
 			t.Errorf("%+v", got)
 		}
 	})

@@ -29,12 +29,36 @@ type site struct {
 
 func newSite(t testing.TB, dir string) *site {
 	t.Helper()
+	return newSiteWith(t, dir, Options{})
+}
+
+func newSiteWith(t testing.TB, dir string, o Options) *site {
+	t.Helper()
 	l := mustOpen(t, dir)
-	s := NewServer(l, Options{})
+	s := NewServer(l, o)
 	ts := httptest.NewServer(s)
 	t.Cleanup(ts.Close)
 	t.Cleanup(s.Close) // before ts.Close, which waits for what is held
 	return &site{t: t, ledger: l, server: s, url: ts.URL}
+}
+
+// end ends the sandbox, as a restart does.
+func (s *site) end() {
+	s.t.Helper()
+	s.server.Close()
+	if err := s.ledger.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// until waits for what happens soon by itself.
+func until(t testing.TB, what string, happened func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !happened(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
 }
 
 // charge is a valid charge as JSON, changed by pairs of names and values.
@@ -42,7 +66,7 @@ func charge(change ...any) map[string]any {
 	c := map[string]any{
 		"reference": "r1", "account_id": "acc", "mode": "test", "merchant_order_id": "o1", "amount": "45.67", "currency": "USD",
 		"country": "US", "description": "Coffee", "capture": true,
-		"card": map[string]any{"number": "4111111111111111", "security_code": "123", "holder_name": "John Doe",
+		"card": map[string]any{"number": "4929000000006662", "security_code": "123", "holder_name": "John Doe",
 			"expiration_month": 11, "expiration_year": 2028},
 	}
 	for i := 0; i < len(change); i += 2 {
@@ -136,11 +160,11 @@ func TestCardsAndDescriptionsDecide(t *testing.T) {
 		want              status
 		code              string
 	}{
-		{"4111111111111111", "Coffee", statusApproved, "SUCCEEDED"},
-		{"4111111111111111", "SUCCEEDED_THREE_D_SECURE", statusApproved, "SUCCEEDED_THREE_D_SECURE"},
-		{"4111111111111111", "INSUFFICIENT_FUNDS", statusDeclined, "INSUFFICIENT_FUNDS"},
-		{"4111111111111111", "PROVIDER_TIMEOUT", statusDeclined, "PROVIDER_TIMEOUT"}, // reported, not behaved
-		{"4111111111111111", "INVALID_REQUEST", statusDeclined, "INVALID_REQUEST"},
+		{"4929000000006662", "Coffee", statusApproved, "SUCCEEDED"},
+		{"4929000000006662", "SUCCEEDED_THREE_D_SECURE", statusApproved, "SUCCEEDED_THREE_D_SECURE"},
+		{"4929000000006662", "INSUFFICIENT_FUNDS", statusDeclined, "INSUFFICIENT_FUNDS"},
+		{"4929000000006662", "PROVIDER_TIMEOUT", statusDeclined, "PROVIDER_TIMEOUT"}, // reported, not behaved
+		{"4929000000006662", "INVALID_REQUEST", statusDeclined, "INVALID_REQUEST"},
 		{"370000000000077", "INSUFFICIENT_FUNDS", statusDeclined, "ERROR"},
 		{"5252440000000002", "INSUFFICIENT_FUNDS", statusApproved, "SUCCEEDED"},
 	} {
@@ -230,7 +254,7 @@ func TestAFaultIsForTheFirstSendNotForALaterOne(t *testing.T) {
 
 func TestAMisspeltFaultIsNoSuccess(t *testing.T) {
 	s := newSite(t, "")
-	for _, d := range []string{"sandbox:timeuot", "sandbox:", "sandbox:slow=61s", "sandbox:challenge", "sandbox:pending-then-approve=2s"} {
+	for _, d := range []string{"sandbox:timeuot", "sandbox:", "sandbox:slow=61s", "sandbox:challenged", "sandbox:pending-then-approve"} {
 		code, re := s.charge("description", d)
 		s.want(d, code, re, http.StatusBadRequest, statusRefused, "")
 		if len(re.Messages) != 1 || !strings.HasPrefix(re.Messages[0], "description: ") || re.Reference != "r1" {
@@ -269,7 +293,7 @@ func (s *site) begun(order string) {
 	s.t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
 		s.ledger.mu.RLock()
-		_, ok := s.ledger.orders[orderKey{"acc", "test", order}]
+		_, ok := s.ledger.orders[orderKey{"acc", "test", order, ""}]
 		s.ledger.mu.RUnlock()
 		if ok {
 			return
@@ -282,10 +306,10 @@ func (s *site) begun(order string) {
 func (s *site) waiting(reference string, n int) {
 	s.t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
-		s.ledger.holdsMu.Lock()
-		t := s.ledger.holds[refKey{"acc", "test", reference}]
+		s.ledger.holds.mu.Lock()
+		t := s.ledger.holds.of[refKey{"acc", "test", reference}]
 		ok := t != nil && t.users == n
-		s.ledger.holdsMu.Unlock()
+		s.ledger.holds.mu.Unlock()
 		if ok {
 			return
 		}
@@ -450,6 +474,7 @@ func (d *deadlines) SetReadDeadline(t time.Time) error {
 // would end a request that is held, as if its client had hung up.
 func TestTheDeadlineOfABodyEndsWithTheBody(t *testing.T) {
 	s := NewServer(mustOpen(t, ""), Options{})
+	defer s.Close()
 	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
 	s.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/sandbox/v1/charges", strings.NewReader("{}")))
 	if len(w.set) != 2 || w.set[0].IsZero() || time.Until(w.set[0]) > bodyTimeout || !w.set[1].IsZero() {
@@ -602,7 +627,7 @@ func TestTokensStandForTheirCard(t *testing.T) {
 		}
 		return re["token"]
 	}
-	good, bad := tokenise("4111111111111111"), tokenise("4507990000000010")
+	good, bad := tokenise("4507990000000002"), tokenise("4507990000000010")
 	s.server.Close()
 	if err := s.ledger.Close(); err != nil {
 		t.Fatal(err)
