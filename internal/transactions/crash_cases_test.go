@@ -131,13 +131,13 @@ func notIdempotent(t *providers.Traits) { t.Idempotent, t.IdempotentFor, t.CanVo
 func silent(t *providers.Traits)        { t.Idempotent, t.Queryable, t.CanVoid = false, false, false }
 
 // command is a request as the handler hands it to the service.
-func (w *world) command(i instance, nonce string, body []byte) Create {
+func (w *world) command(i instance, nonce string, body []byte) Command {
 	w.t.Helper()
 	v, err := jsontree.Parse(body)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	cmd := Create{
+	cmd := Command{
 		AccountID: w.account, Mode: merchants.Test, Policy: i.service.policyOf(w.account), Nonce: nonce, Operation: "POST /v1/payments",
 		Fingerprint: i.service.prints.Request(http.MethodPost, "/v1/payments", "", v), RequestID: "request-of-" + nonce, ArrivedAt: time.Now(),
 	}

@@ -968,12 +968,13 @@ func TestH80FinishThatMatchesNothingDeletesNoKey(t *testing.T) {
 			for _, e := range []ending{
 				{status: Errored, released: true, cause: "proved"},
 				{status: Rejected, released: true, cause: "refused"},
-				{status: Succeeded, cause: "provider", answer: &answer{http.StatusCreated, []byte("{}")}},
-				{status: Errored, cause: "not_reached", answer: &answer{http.StatusServiceUnavailable, []byte("{}")}},
+				{status: Succeeded, cause: "provider", tell: telling(http.StatusCreated)},
+				{status: Errored, cause: "not_reached", tell: telling(http.StatusServiceUnavailable)},
 				{status: Errored, released: true, cause: "resolved", resolution: resolution{"failed", "by mistake", "request"}},
 			} {
 				e.at, e.retention, e.calls = time.Now(), idem.DefaultRetention, calls
-				if matched, err := w.service.store.finish(t.Context(), tx, e); err != nil || matched {
+				seen := Payment{Status: Unconfirmed.Status, SubStatus: Unconfirmed.Sub} // as it was when tx was claimed
+				if matched, _, err := w.service.store.finish(t.Context(), tx, seen, e); err != nil || matched {
 					t.Errorf("a finish as %s (%s) matched: %t, %v", e.status, e.cause, matched, err)
 				}
 			}
@@ -988,4 +989,9 @@ func TestH80FinishThatMatchesNothingDeletesNoKey(t *testing.T) {
 			}
 		})
 	}
+}
+
+// telling makes an answer with that status of whatever became of a transaction.
+func telling(status int) func(Payment, Transaction) (*answer, error) {
+	return func(Payment, Transaction) (*answer, error) { return &answer{status, []byte("{}")}, nil }
 }

@@ -293,7 +293,7 @@ func (m *model) checkRow(l *life) {
 		want.pendingSettlement = r.Amount
 	}
 	if r.Status.Terminal() {
-		p := paymentAfter(r.Type, r.Status)
+		p := Payment{}.began(r.Type, r.Status, "")
 		want.payment, want.version, want.events = p.Status+"/"+p.Sub, 1, "1 "+p.Status+"/"+p.Sub
 		if r.Status == Succeeded {
 			want.authorized, want.settled = want.pending, want.pendingSettlement

@@ -140,6 +140,14 @@ func (b *bank) Charge(ctx context.Context, c providers.Charge, may providers.May
 	return b.hears(c.Reference, r)
 }
 
+// Operate is never asked for: the model's merchants only create payments.
+func (b *bank) Operate(context.Context, providers.Operation, providers.MaySend) providers.Result {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.blame("an operation that nobody asked for")
+	return timedOut()
+}
+
 // begins holds the rules about sends against one that is about to be made.
 func (b *bank) begins(h *holder, c providers.Charge) (attempt int) {
 	b.mu.Lock()

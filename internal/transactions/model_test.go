@@ -267,7 +267,7 @@ func (m *model) end() {
 	m.running.Wait()
 	batch := &pgx.Batch{}
 	for _, table := range []string{
-		"idempotency_keys", "events", "provider_calls", "provider_observations", "resolutions", "takeovers",
+		"authorizations", "watches", "callbacks", "idempotency_keys", "events", "provider_calls", "provider_observations", "resolutions", "takeovers",
 		"transactions", "payments", "arrivals", "api_keys", "merchants",
 	} {
 		batch.Queue(`DELETE FROM `+table+` WHERE account_id = $1`, m.account)

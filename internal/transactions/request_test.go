@@ -214,7 +214,7 @@ var brokenRules = []struct {
 	{[]edit{{cardPath + "installments", "3.5"}}, apierr.InvalidParameters, []string{installRule}},
 	{[]edit{{cardPath + "installments", `"3"`}}, apierr.InvalidParameters, []string{installRule}},
 	{[]edit{{cardPath + "soft_descriptor", `"geheim geheim 16"`}}, apierr.InvalidParameters, []string{"$.payment_method.detail.card.soft_descriptor must have 0 to 15 characters"}},
-	{[]edit{{cardPath + "verify", "true"}}, apierr.InvalidParameters, []string{"$.payment_method.detail.card.verify must be false: card verification is not available yet"}},
+	{[]edit{{cardPath + "verify", "true"}}, apierr.InvalidAmount, []string{"$.amount.value must be 0 where payment_method.detail.card.verify is true"}},
 	{[]edit{{cardPath + "stored_credentials", `"geheim"`}}, apierr.InvalidParameters, []string{"$.payment_method.detail.card.stored_credentials must be an object"}},
 	{[]edit{{cardPath + "delayed_capture_settings", `{"geheim":"P77D"}`}}, apierr.InvalidParameters, []string{"$.payment_method.detail.card.delayed_capture_settings is not available yet and must be left out"}},
 	{[]edit{{cardPath + "delayed_cancel_settings", `"P77D"`}}, apierr.InvalidParameters, []string{"$.payment_method.detail.card.delayed_cancel_settings is not available yet and must be left out"}},

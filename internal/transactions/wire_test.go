@@ -35,8 +35,10 @@ func (w *world) edges(i instance, log *slog.Logger) (public, operator *echo.Echo
 	edge := httpapi.Options{Log: log, Transient: postgres.IsTransient, Describe: postgres.Describe}
 	public, operator = httpapi.New(edge), httpapi.New(edge)
 	NewHandler(i.service, i.auth).Mount(public)
+	NewCallbackHandler(i.service).Mount(public)
 	metrics := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "payments_parked 0\n") })
-	admin.Mount(operator, operatorToken, metrics, merchants.NewOperatorHandler(i.auth), NewOperatorHandler(i.service))
+	admin.Mount(operator, operatorToken, metrics, merchants.NewOperatorHandler(i.auth), NewOperatorHandler(i.service),
+		NewReconciliationHandler(NewReconciler(i.service, nil)))
 	return public, operator
 }
 

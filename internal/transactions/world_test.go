@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/shopspring/decimal"
 
 	"github.com/oncepay/oncepay/internal/apitest"
 	"github.com/oncepay/oncepay/internal/idem"
@@ -37,6 +38,80 @@ type psp struct {
 	inquiry  int
 	script   []behaviour // the next sends, first to last; then approve
 	onAsk    []func() (providers.Result, bool)
+
+	operations []providers.Operation // booked
+	onOperate  []operating           // the next operations, first to last; then approve
+}
+
+// operating answers one operation that has reached the provider.
+type operating func(ctx context.Context, p *psp, o providers.Operation) providers.Result
+
+// nextOperation adds to the script of operations.
+func (p *psp) nextOperation(os ...operating) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.onOperate = append(p.onOperate, os...)
+}
+
+// Operate makes a capture, a cancellation or a refund.
+func (p *psp) Operate(ctx context.Context, o providers.Operation, may providers.MaySend) providers.Result {
+	if !may() {
+		return providers.Result{Outcome: providers.NotReached}
+	}
+	p.mu.Lock()
+	f := operating(func(_ context.Context, p *psp, o providers.Operation) providers.Result { return p.operate(o) })
+	if len(p.onOperate) > 0 {
+		f, p.onOperate = p.onOperate[0], p.onOperate[1:]
+	}
+	p.sends = append(p.sends, o.Reference)
+	p.mu.Unlock()
+	return f(ctx, p, o)
+}
+
+// operate books an operation unless its reference is known, or more would be moved than
+// is there.
+func (p *psp) operate(o providers.Operation) providers.Result {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.voided[o.Reference] {
+		return providers.Result{Outcome: providers.Refused}
+	}
+	total, moved, canceled := decimal.Zero, decimal.Zero, false
+	for _, c := range p.bookings {
+		if c.Reference == o.Target {
+			total = c.Amount
+		}
+	}
+	for _, b := range p.operations {
+		switch {
+		case b.Reference == o.Reference && p.traits.Idempotent:
+			return approved(o.Reference)
+		case b.Reference == o.Target:
+			total = b.Amount
+		case b.Target == o.Target && b.Kind == providers.Cancel:
+			canceled = true
+		case b.Target == o.Target:
+			moved = moved.Add(b.Amount)
+		}
+	}
+	if canceled || moved.Add(o.Amount).GreaterThan(total) {
+		p.declined[o.Reference] = true
+		return providers.Result{Outcome: providers.Declined, ResponseCode: "INVALID_AMOUNT"}
+	}
+	p.operations = append(p.operations, o)
+	return approved(o.Reference)
+}
+
+// operated sums up what was booked of one kind on a target.
+func (p *psp) operated(kind providers.OperationKind, target string) (n int, sum decimal.Decimal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, o := range p.operations {
+		if o.Kind == kind && o.Target == target {
+			n, sum = n+1, sum.Add(o.Amount)
+		}
+	}
+	return n, sum
 }
 
 // behaviour answers one send that has reached the provider.
@@ -120,6 +195,11 @@ func (p *psp) truth(reference string) providers.Result {
 	defer p.mu.Unlock()
 	for _, b := range p.bookings {
 		if b.Reference == reference {
+			return approved(reference)
+		}
+	}
+	for _, o := range p.operations {
+		if o.Reference == reference {
 			return approved(reference)
 		}
 	}

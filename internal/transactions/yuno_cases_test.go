@@ -705,7 +705,7 @@ func TestY18RequestThatTheProviderRefusesGivesItsKeyBack(t *testing.T) {
 	w.psp.next(refuse)
 	r := w.create("nonce-1", w.body("order-1", nil))
 	w.wantError(r, http.StatusBadRequest, "INVALID_REQUEST",
-		"the provider refused the request as invalid and charged nothing; correct it and retry with the same key")
+		"the provider refused the request as invalid and moved nothing; correct it and retry with the same key")
 	refused := w.transaction("nonce-1")
 	if refused.Status != Rejected || !refused.Released || refused.LeaseUntil != nil {
 		t.Fatalf("the refused transaction is %s, released %t", refused.Status, refused.Released)
@@ -744,7 +744,7 @@ func TestY19ProviderThatWasNeverReachedGivesTheKeyBack(t *testing.T) {
 	body := w.body("order-1", nil)
 	r := w.create("nonce-1", body)
 	w.wantError(r, http.StatusServiceUnavailable, "PROVIDER_UNAVAILABLE",
-		"the provider could not be reached and charged nothing; retry with the same key")
+		"the provider could not be reached and moved nothing; retry with the same key")
 	if got := r.header.Get("Retry-After"); got != "1" {
 		t.Errorf("Retry-After is %q, want 1", got)
 	}

@@ -30,6 +30,11 @@ func (s sleeper) Charge(ctx context.Context, c providers.Charge, may providers.M
 	return s.psp.Charge(ctx, c, may)
 }
 
+func (s sleeper) Operate(ctx context.Context, o providers.Operation, may providers.MaySend) providers.Result {
+	s.pause()
+	return s.psp.Operate(ctx, o, may)
+}
+
 func (s sleeper) Void(ctx context.Context, o providers.Order, may providers.MaySend) providers.Result {
 	s.pause()
 	return s.psp.Void(ctx, o, may)
