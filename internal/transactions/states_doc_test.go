@@ -1,6 +1,7 @@
 package transactions
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -46,13 +47,17 @@ func statesSection(t *testing.T, heading string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, text, found := strings.Cut(string(page), "\n## "+heading+"\n")
+	_, text, found := strings.Cut(string(page), "# "+heading+"\n")
 	if !found {
 		t.Fatalf("%s has no section %s", statesPage, heading)
 	}
-	text, _, _ = strings.Cut(text, "\n## ")
+	if end := nextHeading.FindStringIndex(text); end != nil {
+		text = text[:end[0]]
+	}
 	return text
 }
+
+var nextHeading = regexp.MustCompile(`(?m)^#`)
 
 // readDrawing reads the drawing in a section. Every line must be understood: an
 // arrow that the test cannot read would be one that nobody compares.
@@ -95,87 +100,139 @@ func compareArrows(t *testing.T, drawn, coded []arrow) {
 	}
 }
 
-// drawnStatuses are those that Moves knows.
-func drawnStatuses() []Status {
-	known := map[Status]bool{}
-	for from, to := range Moves {
-		known[from] = true
-		for _, s := range to {
-			known[s] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(known))
+// drawnTypes are the types that share a drawing, by its section.
+var drawnTypes = map[string][]Type{
+	"What begins a payment":  {Purchase, Authorize, Verify},
+	"What acts on a payment": {Capture, Cancel, Refund},
+	"Disputes":               {Chargeback},
 }
 
-// drawnTypes are the types that exist so far; the migrations must agree.
-var drawnTypes = []Type{Authorize, Purchase}
-
+// A move that only some of a drawing's types make has their names beside it.
 func TestTransactionsAreDrawnAsTheyMove(t *testing.T) {
 	t.Parallel()
-	coded := []arrow{{from: outside, to: string(Created)}}
-	for from, to := range Moves {
-		for _, s := range to {
-			coded = append(coded, arrow{from: string(from), to: string(s)})
+	var drawn []Type
+	for heading, types := range drawnTypes {
+		drawn = append(drawn, types...)
+		who := map[arrow][]string{}
+		for _, typ := range types {
+			for from, all := range Moves[typ] {
+				for _, to := range all {
+					a := arrow{from: cmp.Or(string(from), outside), to: string(to)}
+					who[a] = append(who[a], string(typ))
+				}
+			}
 		}
-	}
-	for _, s := range drawnStatuses() {
-		if s.Terminal() {
-			coded = append(coded, arrow{from: string(s), to: outside})
+		var coded []arrow
+		for a, names := range who {
+			if len(names) < len(types) {
+				a.label = strings.Join(names, ", ")
+			}
+			coded = append(coded, a)
 		}
+		compareArrows(t, readDrawing(t, heading).arrows, coded)
 	}
-	compareArrows(t, readDrawing(t, "Transactions").arrows, coded)
+	slices.Sort(drawn)
+	if all := slices.Sorted(maps.Keys(Moves)); !slices.Equal(drawn, all) {
+		t.Errorf("drawn are %v, there are %v", drawn, all)
+	}
 }
 
-func TestPaymentsAreDrawnAsTheyFollowTheirTransactions(t *testing.T) {
+// paymentDrawings are the sections whose drawings together are PaymentMoves.
+var paymentDrawings = []string{"Until there is money", "Money that goes back", "Money that is taken back"}
+
+// anyOf stands between the statuses of a box that stands for several.
+const anyOf = "<br/>"
+
+// TestPaymentsAreDrawnAsTheyMove: each move is one arrow in one of the drawings. Where an
+// arrow says what causes it, it is what does, in all histories there are.
+func TestPaymentsAreDrawnAsTheyMove(t *testing.T) {
 	t.Parallel()
-	d := readDrawing(t, "Payments")
-	name := func(alias string) string {
-		if alias == outside {
-			return alias
+	var drawn, coded []arrow
+	for _, heading := range paymentDrawings {
+		d := readDrawing(t, heading)
+		for _, a := range d.arrows {
+			drawn = append(drawn, d.each(t, a, explore().causes)...)
 		}
-		named, ok := d.aliases[alias]
-		if !ok {
-			t.Errorf("nothing says which status %q is", alias)
-		}
-		return named
 	}
-	var drawn []arrow
-	for _, a := range d.arrows {
-		drawn = append(drawn, arrow{name(a.from), name(a.to), a.label})
-	}
-	coded := []arrow{{from: outside, to: statusWords(Unconfirmed)}}
-	for _, typ := range drawnTypes {
-		for _, s := range drawnStatuses() {
-			if after := paymentAfter(typ, s); s.Terminal() {
-				coded = append(coded, arrow{statusWords(Unconfirmed), statusWords(after), fmt.Sprintf("%s %s", typ, s)})
-			} else if after != Unconfirmed {
-				t.Errorf("an unresolved %s (%s) makes its payment %s", typ, s, statusWords(after))
-			}
+	coded = append(coded, arrow{from: outside, to: statusWords(Unconfirmed)})
+	for from, all := range PaymentMoves {
+		for _, to := range all {
+			coded = append(coded, arrow{from: statusWords(from), to: statusWords(to)})
 		}
 	}
 	compareArrows(t, drawn, coded)
 }
 
+// each is the arrows that one stands for, by the statuses at its ends.
+func (d drawing) each(t *testing.T, a arrow, causes map[paymentMove]map[string]bool) []arrow {
+	t.Helper()
+	names := func(alias string) []string {
+		if alias == outside {
+			return []string{alias}
+		}
+		named, ok := d.aliases[alias]
+		if !ok {
+			t.Errorf("nothing says which status %q is", alias)
+		}
+		return strings.Split(named, anyOf)
+	}
+	var all []arrow
+	why := map[string]bool{}
+	for _, from := range names(a.from) {
+		for _, to := range names(a.to) {
+			all = append(all, arrow{from: from, to: to})
+			for cause := range causes[paymentMove{statusOf(from), statusOf(to)}] {
+				why[cause] = true
+			}
+		}
+	}
+	if got := strings.Join(slices.Sorted(maps.Keys(why)), ", "); a.label != "" && a.label != got {
+		t.Errorf("%s is caused by %s", a, got)
+	}
+	return all
+}
+
 func statusWords(s PaymentStatus) string { return s.Status + " / " + s.Sub }
+
+func statusOf(words string) PaymentStatus {
+	status, sub, _ := strings.Cut(words, " / ")
+	return PaymentStatus{status, sub}
+}
+
+// everyPaymentStatus are those that PaymentMoves knows, in words.
+func everyPaymentStatus() []string {
+	known := map[string]bool{}
+	for from, all := range PaymentMoves {
+		known[statusWords(from)] = true
+		for _, to := range all {
+			known[statusWords(to)] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(known))
+}
 
 // TestStatusesAreThoseThatTheDatabaseKnows reads the constraints in the migrations:
 // a status that the code has and the database refuses would be found by a payment.
 func TestStatusesAreThoseThatTheDatabaseKnows(t *testing.T) {
 	t.Parallel()
-	var statuses, types, payments []string
-	for _, s := range drawnStatuses() {
+	var statuses, types, payments, targeted []string
+	for _, s := range everyStatus()[1:] { // but Unborn
 		statuses = append(statuses, string(s))
 	}
-	for _, typ := range drawnTypes {
+	for _, typ := range slices.Sorted(maps.Keys(Moves)) {
 		types = append(types, string(typ))
+		if typ.acts() || typ == Chargeback {
+			targeted = append(targeted, string(typ))
+		}
 	}
-	for _, name := range slices.Sorted(maps.Values(readDrawing(t, "Payments").aliases)) {
+	for _, name := range everyPaymentStatus() {
 		payments = append(payments, strings.Split(name, " / ")...)
 	}
 	for constraint, want := range map[string][]string{
-		"transactions_status_known": statuses,
-		"transactions_type_known":   types,
-		"payments_status_known":     payments,
+		"transactions_status_known":     statuses,
+		"transactions_type_known":       types,
+		"transactions_target_where_due": targeted,
+		"payments_status_known":         payments,
 	} {
 		got := constraintValues(t, constraint)
 		if constraint == "payments_status_known" { // pairs
@@ -230,24 +287,66 @@ func constraintValues(t *testing.T, constraint string) []string {
 	return values
 }
 
-// TestEveryStateIsExplained in the tables below the drawings.
+// explained are the first columns of a section's table.
+func explained(t *testing.T, heading, pattern string) []string {
+	t.Helper()
+	var names []string
+	for _, m := range regexp.MustCompile("(?m)^\\| "+pattern+" \\| ").FindAllStringSubmatch(statesSection(t, heading), -1) {
+		names = append(names, strings.Join(m[1:], " / "))
+	}
+	return names
+}
+
+// TestEveryStateIsExplained in the tables below the drawings, and no other.
 func TestEveryStateIsExplained(t *testing.T) {
 	t.Parallel()
-	for _, s := range drawnStatuses() {
-		if !strings.Contains(statesSection(t, "Transactions"), "\n| `"+string(s)+"` | ") {
-			t.Errorf("the transaction status %s is not explained", s)
+	for heading, types := range drawnTypes {
+		var want []string
+		for _, s := range everyStatus()[1:] {
+			if _, reachable := routeTo(types[1%len(types)], s); reachable {
+				want = append(want, string(s))
+			}
 		}
-	}
-	rows := regexp.MustCompile("(?m)^\\| `([a-z]+)` \\| ").FindAllStringSubmatch(statesSection(t, "Nonces"), -1)
-	var explained []string
-	for _, m := range rows {
-		explained = append(explained, m[1])
+		got := explained(t, heading, "`([A-Z]+)`")
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: the page explains %q, there are %q", heading, got, want)
+		}
 	}
 	var want []string
 	for _, s := range []KeyState{KeyOpen, KeyUnresolved, KeyParked, KeyAnswered, KeyReleased, KeyExpired} {
 		want = append(want, string(s))
 	}
-	if !slices.Equal(explained, want) {
-		t.Errorf("the page explains %q, there are %q", explained, want)
+	if got := explained(t, "Nonces", "`([a-z]+)`"); !slices.Equal(got, want) {
+		t.Errorf("the page explains %q, there are %q", got, want)
+	}
+	types := explained(t, "Transactions", "`([A-Z]+)`")
+	slices.Sort(types)
+	if got, want := strings.Join(types, " "), fmt.Sprint(slices.Sorted(maps.Keys(Moves))); "["+got+"]" != want {
+		t.Errorf("the page explains the types %s, there are %s", got, want)
+	}
+}
+
+// TestWhatAMerchantMayDoIsWhatTheCodeAllows in each status of a payment.
+func TestWhatAMerchantMayDoIsWhatTheCodeAllows(t *testing.T) {
+	t.Parallel()
+	const heading = "What each means, and what a merchant may do"
+	var names []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` / `([A-Z_]+)` \\| .* \\| (.+) \\|$").FindAllStringSubmatch(statesSection(t, heading), -1) {
+		s := PaymentStatus{m[1], m[2]}
+		names = append(names, statusWords(s))
+		var may []string
+		for _, typ := range []Type{Capture, Cancel, Refund} {
+			if slices.Contains(allowed[typ], s) {
+				may = append(may, strings.ToLower(string(typ)))
+			}
+		}
+		if want := cmp.Or(strings.Join(may, ", "), "–"); m[3] != want {
+			t.Errorf("%s: the page says %s, the code %s", s, m[3], want)
+		}
+	}
+	slices.Sort(names)
+	if all := everyPaymentStatus(); !slices.Equal(names, all) {
+		t.Errorf("the page explains %q, there are %q", names, all)
 	}
 }
