@@ -17,6 +17,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -114,6 +115,33 @@ func (s *spies) payments(o owned) {
 	}
 }
 
+// actions are what can be done to payments, and what cannot, with canaries where nobody
+// looks: unknown members are accepted, and forgotten.
+func (s *spies) actions(o owned) {
+	s.t.Helper()
+	body := fmt.Sprintf(`{"merchant_reference":"reference-1","reason":"REQUESTED_BY_CUSTOMER","amount":{"currency":"USD","value":0.01,"note":%q},"card_number":%q,"cvv":%q,"customer_payer":{"card":%q}}`,
+		canaryCard, canaryCard, canaryCode, canaryCard)
+	part, cancelled := o.held[0], o.held[2]
+	for n, step := range []struct {
+		path   string
+		status int
+		code   string
+	}{
+		{part.act("capture").target, 200, ""}, {part.act("capture").target, 200, ""},
+		{"/v1/payments/" + part.payment + "/cancel-or-refund", 400, "INVALID_TRANSACTION"}, // of two captures, none is named
+		{part.act("refund").target, 400, "INVALID_TRANSACTION_TYPE"},
+		{part.act("cancel").target, 400, "INVALID_STATUS"},
+		{sale{part.payment, uuid.NewString()}.act("capture").target, 400, "TRANSACTION_NOT_FOUND"},
+		{o.sale.act("refund").target, 200, ""}, {o.sale.act("cancel-or-refund").target, 201, ""},
+		{cancelled.act("cancel").target, 200, ""}, {cancelled.act("capture").target, 400, "INVALID_STATUS"},
+	} {
+		a := s.ask(false, http.MethodPost, step.path, body, append(o.keys(), "X-Idempotency-Key", fmt.Sprint("action-", n))...)
+		if a.status != step.status || a.code() != step.code {
+			s.t.Errorf("%s: got %s, want %d %s", step.path, a, step.status, step.code)
+		}
+	}
+}
+
 // harmless are headers that change nothing about an answer.
 var harmless = []string{
 	"User-Agent", "Referer", "Origin", "Cookie", "Accept", "Accept-Language", "Via", "Forwarded", "X-Real-Ip", "X-Forwarded-Host", "Traceparent", "Tracestate", "Baggage",
@@ -199,7 +227,7 @@ func (s *spies) database() map[string][]byte {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(s.t.Context())) }()
 	dumps := map[string][]byte{}
-	for _, table := range append(slices.Sorted(maps.Keys(s.rows())), "arrivals", "instances") {
+	for _, table := range append(slices.Sorted(maps.Keys(s.rows())), "arrivals", "instances", "reconciliation_progress") {
 		var dump bytes.Buffer
 		if _, err := conn.PgConn().CopyTo(s.t.Context(), &dump, `COPY `+table+` TO STDOUT`); err != nil {
 			s.t.Fatal(err)
@@ -223,6 +251,7 @@ func TestH55NothingSecretIsInLogAnswersMetricsTracesOrDatabase(t *testing.T) {
 	}
 	s.payments(test)
 	s.payments(live)
+	s.actions(test)
 	token := []string{"Authorization", "Bearer " + s.cfg.adminToken}
 	table := operatorsRoutes(test, other)
 	// All of them at once, each a word of its own.
@@ -286,7 +315,7 @@ func TestH55NothingSecretIsInLogAnswersMetricsTracesOrDatabase(t *testing.T) {
 	}
 	// These have no way of being told here: a test of their own package tells them.
 	elsewhere := []apierr.Code{
-		"CHECKOUT_SESSION_NOT_FOUND", "IDEMPOTENCY_KEY_REUSED", "INVALID_AMOUNT", "INVALID_STATE", "INVALID_TOKEN", "REQUEST_TIMEOUT", "RATE_LIMITED", "SERVICE_UNAVAILABLE",
+		"CHARGEBACK_IN_PROCESS", "CHECKOUT_SESSION_NOT_FOUND", "IDEMPOTENCY_KEY_REUSED", "INVALID_AMOUNT", "INVALID_STATE", "INVALID_TOKEN", "REQUEST_TIMEOUT", "RATE_LIMITED", "SERVICE_UNAVAILABLE",
 		"UNAVAILABLE_PAYMENT_METHOD", "CURRENCY_NOT_ALLOWED", "REQUEST_IN_PROCESS", "UNKNOWN_IP_ADDRESS",
 	}
 	for _, code := range apierr.Codes() {

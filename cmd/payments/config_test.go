@@ -59,6 +59,7 @@ func TestTheTimesThatWereNotGivenFollowFromThoseThatWere(t *testing.T) {
 			want := times{
 				providerTimeout: c.timeout, settle: c.settle, lease: c.lease,
 				recovery: f.RecoveryInterval, retention: f.Retention, shutdown: f.ShutdownTimeout,
+				authorizedFor: f.AuthorizationExpiry, pendingFor: f.PendingExpiry,
 			}
 			if err != nil || got != want {
 				t.Errorf("got %+v (%v), want %+v", got, err, want)
@@ -80,6 +81,9 @@ func TestTimesThatCannotWorkAreRefusedWithTheFlagAndTheRule(t *testing.T) {
 		"--listen must be an address":          func(f *serverFlags) { f.Listen = "" }, // which would be every interface
 		"--admin-listen must be an address":    func(f *serverFlags) { f.AdminListen = "localhost" },
 		"--shutdown-timeout must be positive":  func(f *serverFlags) { f.ShutdownTimeout = -time.Second },
+
+		"--authorization-expiry must be positive": func(f *serverFlags) { f.AuthorizationExpiry = 0 },
+		"--pending-expiry must be positive":       func(f *serverFlags) { f.PendingExpiry = -time.Second },
 	} {
 		t.Run(says, func(t *testing.T) {
 			t.Parallel()
@@ -99,5 +103,28 @@ func usualFlags() serverFlags {
 	return serverFlags{
 		Listen: "127.0.0.1:8080", AdminListen: "127.0.0.1:8081",
 		RecoveryInterval: 2 * time.Second, Retention: 24 * time.Hour, ShutdownTimeout: 30 * time.Second,
+		AuthorizationExpiry: 168 * time.Hour, PendingExpiry: 24 * time.Hour,
+	}
+}
+
+// Providers are told this address, and payers may see it.
+func TestPublicURLIsAnAddressAndNothingElse(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"": "", "https://pay.example.com": "https://pay.example.com", "http://10.0.0.1:8080/": "http://10.0.0.1:8080",
+		"https://example.com/payments/": "https://example.com/payments", "https://[2001:db8::1]:8443": "https://[2001:db8::1]:8443",
+	} {
+		if got, err := (serverFlags{PublicURL: given}).publicURL(); err != nil || got != want {
+			t.Errorf("%q became %q (%v), want %q", given, got, err, want)
+		}
+	}
+	for _, given := range []string{
+		"pay.example.com", "https://", "ftp://pay.example.com", "//pay.example.com", "https://user:word@pay.example.com", "https://pay.example.com?a=1",
+		"https://pay.example.com#top", "https://pay.example.com:port", "/v1",
+	} {
+		_, err := serverFlags{PublicURL: given}.publicURL()
+		if e, ok := errors.AsType[exitError](err); !ok || e.code != exitUsage || !strings.Contains(err.Error(), "--public-url") || strings.Contains(err.Error(), "word") {
+			t.Errorf("%q: got %v", given, err)
+		}
 	}
 }

@@ -59,6 +59,13 @@ func (bank) Charge(_ context.Context, c providers.Charge, may providers.MaySend)
 	return providers.Result{Outcome: outcome, ProviderReference: "bank-" + c.Reference}
 }
 
+func (bank) Operate(_ context.Context, o providers.Operation, may providers.MaySend) providers.Result {
+	if !may() {
+		return providers.Result{Outcome: providers.NotReached}
+	}
+	return providers.Result{Outcome: providers.Approved, ProviderReference: "bank-" + o.Reference}
+}
+
 func (bank) Inquire(context.Context, providers.Order) providers.Result {
 	return providers.Result{Outcome: providers.Unclear}
 }
@@ -193,7 +200,7 @@ func (r *running) routes(s *http.Server) []string {
 func (r *running) rows() map[string]int {
 	r.t.Helper()
 	var tables []string
-	if err := r.db.Conn(r.t.Context()).Raw(`SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('arrivals', 'instances')`).Scan(&tables).Error; err != nil {
+	if err := r.db.Conn(r.t.Context()).Raw(`SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('arrivals', 'instances', 'reconciliation_progress')`).Scan(&tables).Error; err != nil {
 		r.t.Fatal(err)
 	}
 	n := map[string]int{}
@@ -207,11 +214,16 @@ func (r *running) rows() map[string]int {
 	return n
 }
 
-// owned are one account's things in one mode.
+// owned are one account's things in one mode: a purchase, and authorizations.
 type owned struct {
-	pair                                       merchants.KeyPair
-	account, order, nonce, payment, transction string
+	pair                  merchants.KeyPair
+	account, order, nonce string
+	sale
+	held [4]sale
 }
+
+// sale is a payment, and its transaction.
+type sale struct{ payment, transaction string }
 
 func (o owned) keys() []string {
 	return []string{"public-api-key", o.pair.PublicAPIKey, "private-secret-key", o.pair.PrivateSecretKey}
@@ -224,20 +236,29 @@ func (o owned) body() string {
 	return fmt.Sprintf(paymentBody, o.account, o.order, "A test payment", "4111111111111111", "123")
 }
 
-// has lets an account pay once.
+// has lets an account pay once, and hold money as often as its routes need it.
 func (r *running) has(account uuid.UUID, pair merchants.KeyPair, name string) owned {
 	r.t.Helper()
 	o := owned{pair: pair, account: account.String(), order: "order-" + name, nonce: "nonce-" + name}
-	a := r.ask(false, http.MethodPost, "/v1/payments", o.body(), append(o.keys(), "X-Idempotency-Key", o.nonce)...)
+	o.sale = r.sell(o, o.nonce, o.body())
+	for i := range o.held {
+		o.held[i] = r.sell(o, fmt.Sprintf("%s-held-%d", o.nonce, i), strings.Replace(o.body(), `"card":{`, `"card":{"capture":false,`, 1))
+	}
+	return o
+}
+
+// sell makes one payment of o's.
+func (r *running) sell(o owned, nonce, body string) sale {
+	r.t.Helper()
+	a := r.ask(false, http.MethodPost, "/v1/payments", body, append(o.keys(), "X-Idempotency-Key", nonce)...)
 	var paid struct {
 		ID           string
 		Transactions struct{ ID string }
 	}
 	if err := json.Unmarshal(a.body, &paid); err != nil || a.status != http.StatusCreated {
-		r.t.Fatalf("%s could not pay: %s", name, a)
+		r.t.Fatalf("the payment under %s was not made: %s", nonce, a)
 	}
-	o.payment, o.transction = paid.ID, paid.Transactions.ID
-	return o
+	return sale{paid.ID, paid.Transactions.ID}
 }
 
 // people are an account in both modes, another one, and nobody, whose things do not
@@ -258,7 +279,13 @@ func (r *running) people() (test, live, other, nobody owned) {
 		r.t.Fatal(err)
 	}
 	test, live, other = r.has(mine.AccountID, testKeys, "of-test"), r.has(mine.AccountID, liveKeys, "of-live"), r.has(theirs.AccountID, otherKeys, "of-others")
-	nobody = owned{merchants.NewKeyPair(merchants.Test), uuid.NewString(), "order-of-nobody", "nonce-of-nobody", uuid.NewString(), uuid.NewString()}
+	nobody = owned{
+		pair: merchants.NewKeyPair(merchants.Test), account: uuid.NewString(), order: "order-of-nobody", nonce: "nonce-of-nobody",
+		sale: sale{uuid.NewString(), uuid.NewString()},
+	}
+	for i := range nobody.held {
+		nobody.held[i] = nobody.sale
+	}
 	return test, live, other, nobody
 }
 
@@ -269,7 +296,9 @@ type call struct{ target, body string }
 type route struct {
 	open bool // to everybody
 	ask  func(o owned) call
-	own  int // what is answered for one's own
+	// again is how it is asked for a second time, where the first ends what it is about.
+	again func(o owned) call
+	own   int // what is answered for one's own
 	// foreign is what is answered for another account's and another mode's, code and
 	// status; where it is 200, the answer is an empty list.
 	foreign     int
@@ -282,13 +311,40 @@ var merchantsRoutes = map[string]route{
 	"GET /v1/idempotency-keys":     {ask: func(o owned) call { return call{"/v1/idempotency-keys?nonce=" + o.nonce, ""} }, own: 200, foreign: 404, foreignCode: "NOT_FOUND"},
 	"GET /v1/idempotency-keys/*":   {ask: func(o owned) call { return call{"/v1/idempotency-keys/" + o.nonce, ""} }, own: 200, foreign: 404, foreignCode: "NOT_FOUND"},
 	"POST /v1/payments":            {ask: func(o owned) call { return call{"/v1/payments", o.body()} }, own: 201, foreign: 400, foreignCode: "INVALID_ACCOUNT_ID"},
-	"GET /livez":                   {open: true, ask: page("/livez"), own: 200},
-	"GET /readyz":                  {open: true, ask: page("/readyz"), own: 200},
-	"GET /openapi.yaml":            {open: true, ask: page("/openapi.yaml"), own: 200},
-	"GET /docs":                    {open: true, ask: page("/docs"), own: 200},
-	"GET /docs/assets/:file":       {open: true, ask: page("/docs/assets/unheard-of"), own: 404},
-	"GET /docs/errors":             {open: true, ask: page("/docs/errors"), own: 200},
-	"GET /docs/errors/:code":       {open: true, ask: page("/docs/errors/INVALID_AMOUNT"), own: 200},
+	"POST /v1/payments/:payment_id/transactions/:transaction_id/capture": {
+		ask: func(o owned) call { return o.held[0].act("capture") }, own: 200, foreign: 400, foreignCode: "PAYMENT_NOT_FOUND",
+	},
+	"POST /v1/payments/:payment_id/transactions/:transaction_id/cancel": {
+		ask:   func(o owned) call { return o.held[1].act("cancel") },
+		again: func(o owned) call { return o.held[2].act("cancel") }, own: 200, foreign: 400, foreignCode: "PAYMENT_NOT_FOUND",
+	},
+	"POST /v1/payments/:payment_id/transactions/:transaction_id/refund": {
+		ask: func(o owned) call { return o.act("refund") }, own: 200, foreign: 400, foreignCode: "PAYMENT_NOT_FOUND",
+	},
+	"POST /v1/payments/:payment_id/transactions/:transaction_id/cancel-or-refund": {
+		ask: func(o owned) call { return o.act("cancel-or-refund") }, own: 201, foreign: 400, foreignCode: "PAYMENT_NOT_FOUND",
+	},
+	"POST /v1/payments/:payment_id/cancel-or-refund": {
+		ask: func(o owned) call { return call{"/v1/payments/" + o.payment + "/cancel-or-refund", actBody} }, own: 201, foreign: 400, foreignCode: "PAYMENT_NOT_FOUND",
+	},
+	// The bank never calls back, so there is nothing here for anybody. Who signs what is
+	// the sandbox's tests' business.
+	"POST /v1/callbacks/:provider_id": {open: true, ask: func(owned) call { return call{"/v1/callbacks/TEST_BANK", "{}"} }, own: 404},
+	"GET /livez":                      {open: true, ask: page("/livez"), own: 200},
+	"GET /readyz":                     {open: true, ask: page("/readyz"), own: 200},
+	"GET /openapi.yaml":               {open: true, ask: page("/openapi.yaml"), own: 200},
+	"GET /docs":                       {open: true, ask: page("/docs"), own: 200},
+	"GET /docs/assets/:file":          {open: true, ask: page("/docs/assets/unheard-of"), own: 404},
+	"GET /docs/errors":                {open: true, ask: page("/docs/errors"), own: 200},
+	"GET /docs/errors/:code":          {open: true, ask: page("/docs/errors/INVALID_AMOUNT"), own: 200},
+}
+
+// actBody fits every action, and takes so little that it can be done often.
+const actBody = `{"merchant_reference":"reference-1","reason":"REQUESTED_BY_CUSTOMER","amount":{"currency":"USD","value":0.01}}`
+
+// act is an action on s's transaction.
+func (s sale) act(action string) call {
+	return call{"/v1/payments/" + s.payment + "/transactions/" + s.transaction + "/" + action, actBody}
 }
 
 func page(target string) func(owned) call { return func(owned) call { return call{target, ""} } }
@@ -344,7 +400,7 @@ func TestEveryRouteOfMerchantsKnowsWhoseItIs(t *testing.T) {
 		"the keys as cookies":            {"Cookie", public + "=" + p.PublicAPIKey + "; " + secret + "=" + p.PrivateSecretKey},
 		"the account alone, by its id":   {public, test.account, secret, test.account},
 	}
-	for _, name := range r.routes(r.public) {
+	for i, name := range r.routes(r.public) {
 		c, known := merchantsRoutes[name]
 		if !known {
 			continue // said above
@@ -377,7 +433,7 @@ func TestEveryRouteOfMerchantsKnowsWhoseItIs(t *testing.T) {
 			what       string
 			who, thing owned
 		}{{"another account's", test, other}, {"the live mode's with a test key", test, live}, {"the test mode's with a live key", live, test}}
-		if method == http.MethodPost { // where the mode is the key's own, and the nonce another one in each
+		if name == "POST /v1/payments" { // where the mode is the key's own
 			foreign = foreign[:1]
 		}
 		for _, f := range foreign {
@@ -388,12 +444,18 @@ func TestEveryRouteOfMerchantsKnowsWhoseItIs(t *testing.T) {
 		if after := r.rows(); !maps.Equal(before, after) {
 			t.Errorf("%s: the strangers left something: %v became %v", name, before, after)
 		}
-		if method == http.MethodPost {
-			if a := ask(test, test, live.nonce); a.status != c.own || a.header.Get("Idempotent-Replayed") != "" {
-				t.Errorf("%s under a nonce of the live mode's with a test key: got %s", name, a)
+		if method == http.MethodPost { // a nonce is another one in each mode
+			nonce := fmt.Sprintf("nonce-of-both-modes-%d", i)
+			for mode, who := range map[string]owned{"live": live, "test": test} {
+				if a := ask(who, who, nonce); a.status != c.own || a.header.Get("Idempotent-Replayed") != "" {
+					t.Errorf("%s under a nonce of both modes, with a %s key: got %s", name, mode, a)
+				}
 			}
 		}
-		if a := ask(test, test, "nonce-of-mine-"+method); a.status != c.own { // so that the refusals mean something
+		if c.again != nil {
+			c.ask = c.again
+		}
+		if a := ask(test, test, fmt.Sprintf("nonce-of-mine-%d", i)); a.status != c.own { // so that the refusals mean something
 			t.Errorf("%s of one's own: got %s, want %d", name, a, c.own)
 		}
 	}
@@ -426,10 +488,13 @@ func operatorsRoutes(o, other owned) map[string]operatorsRoute {
 		"PATCH /admin/v1/merchants/:account_id/keys/:key_id":       {false, call{key, `{"allowed_networks":null}`}, 200},
 		"POST /admin/v1/merchants/:account_id/keys/:key_id/rotate": {false, call{key + "/rotate", `{}`}, 201},
 		"POST /admin/v1/merchants/:account_id/keys/:key_id/revoke": {false, call{theirKey + "/revoke", ""}, 200},
+		"POST /admin/v1/reconciliations":                           {false, call{"/admin/v1/reconciliations", `{"since":"1h"}`}, 200},
+		"GET /admin/v1/differences":                                {false, call{"/admin/v1/differences", ""}, 200},
+		"GET /admin/v1/invariants":                                 {false, call{"/admin/v1/invariants", ""}, 200},
 		"GET /admin/v1/nonces":                                     {false, call{"/admin/v1/nonces?nonce=" + o.nonce, ""}, 200},
 		"GET /admin/v1/nonces/*":                                   {false, call{"/admin/v1/nonces/" + o.nonce, ""}, 200},
 		"POST /admin/v1/transactions/:transaction_id/resolve": {false,
-			call{"/admin/v1/transactions/" + o.transction + "/resolve", `{"outcome":"failed","reason":"seen"}`}, 409},
+			call{"/admin/v1/transactions/" + o.transaction + "/resolve", `{"outcome":"failed","reason":"seen"}`}, 409},
 		"GET /debug/pprof/":        {false, call{"/debug/pprof/", ""}, 200},
 		"GET /debug/pprof/profile": {false, call{"/debug/pprof/profile?seconds=1", ""}, 200},
 		"GET /debug/pprof/trace":   {false, call{"/debug/pprof/trace?seconds=0.01", ""}, 200},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -57,6 +58,70 @@ func TestCommitThatNoStandbyHasIsNotConfirmed(t *testing.T) { //nolint:parallelt
 	back()
 	if err := <-done; err != nil {
 		t.Errorf("with the standby back: %v", err)
+	}
+}
+
+// A database transaction of several statements is confirmed by its commit. Not parallel:
+// the standby is everybody's.
+func TestTransactionThatNoStandbyHasIsNotConfirmed(t *testing.T) { //nolint:paralleltest // see above
+	url := migrated(t)
+	db := open(t, pgtest.Synchronous(url), postgres.Options{})
+	insert := func() error {
+		return db.ConfirmedTx(t.Context(), func(tx postgres.Tx) error {
+			for range 2 {
+				if err := tx.Exec(`/* test.insert */ INSERT INTO instances (id) VALUES (gen_random_uuid())`).Error; err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := insert(); err != nil {
+		t.Fatal(err)
+	}
+	refused := errors.New("refused by the caller")
+	if err := db.ConfirmedTx(t.Context(), func(tx postgres.Tx) error {
+		return errors.Join(tx.Exec(`/* test.insert */ INSERT INTO instances (id) VALUES (gen_random_uuid())`).Error, refused)
+	}); !errors.Is(err, refused) {
+		t.Errorf("a transaction that was given up: %v", err)
+	}
+	if n := pgtest.Exec(t, url, `SELECT 1 FROM instances`); n != 2 {
+		t.Fatalf("%d rows are visible, want the first two", n)
+	}
+
+	back := pgtest.StandbyAway(t, url)
+	done := make(chan error, 1)
+	go func() { done <- insert() }()
+	endCommit(t, url)
+	if err := <-done; !errors.Is(err, postgres.ErrUnconfirmed) || !postgres.IsOutcomeUnknown(err) || !postgres.IsTransient(err) {
+		t.Errorf("a transaction whose wait was cancelled: %v", err)
+	}
+	// The same session, and nothing of it is left; what reads only waits for nobody.
+	if err := db.ConfirmedTx(t.Context(), func(tx postgres.Tx) error { return tx.Exec(`/* test.read */ SELECT 1`).Error }); err != nil {
+		t.Errorf("a read after it: %v", err)
+	}
+	if n := pgtest.Exec(t, url, `SELECT 1 FROM instances`); n != 4 {
+		t.Errorf("%d rows are visible, want all four", n)
+	}
+	back()
+	if err := insert(); err != nil {
+		t.Errorf("with the standby back: %v", err)
+	}
+}
+
+// endCommit ends the wait of a commit for the standby. It is the end of a transaction of
+// several statements, and has no name of ours.
+func endCommit(t *testing.T, url string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for pgtest.Exec(t, url, `SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+		WHERE datname = current_database() AND wait_event = 'SyncRep' AND query = 'commit'`) == 0 {
+		select {
+		case <-ctx.Done():
+			t.Fatal("no commit waits for the standby")
+		case <-time.After(2 * time.Millisecond):
+		}
 	}
 }
 

@@ -108,9 +108,11 @@ func newPSP(t *testing.T) providers.Provider {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(sandbox.NewServer(ledger, sandbox.Options{}).HTTP("").Handler)
+	psp := sandbox.NewServer(ledger, sandbox.Options{})
+	server := httptest.NewServer(psp)
 	t.Cleanup(func() {
 		server.Close()
+		psp.Close()
 		_ = ledger.Close()
 	})
 	a, err := sandbox.NewAdapter(server.URL, sandbox.AdapterOptions{Timeout: 5 * time.Second, Settle: 10 * time.Second})

@@ -47,6 +47,7 @@ type mine struct {
 	*world
 	instance
 	proxy    *pgproxy.Proxy
+	books    *bookkeeper
 	said     bytes.Buffer // what PostgreSQL was told, on the wire
 	told     bytes.Buffer // what clients were told
 	log      bytes.Buffer
@@ -54,6 +55,8 @@ type mine struct {
 	card     string
 	token    string
 	canaries map[string]string // name by value
+
+	reconciler *Reconciler
 }
 
 func newMine(t *testing.T) *mine {
@@ -70,15 +73,21 @@ func newMine(t *testing.T) *mine {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewJSONHandler(&lockedWriter{w: &m.log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	m.instance = w.newInstanceWith(db, func(o *Options) { o.Log = log })
+	m.books = &bookkeeper{psp: w.psp, pageSize: 3}
+	m.instance = w.newInstanceWith(db, func(o *Options) {
+		o.Log = log
+		m.books.listed(o)
+	})
+	m.reconciler = NewReconciler(m.service, nil)
 	w.steady()
 	edge := httpapi.Options{Log: log, Transient: postgres.IsTransient, Describe: postgres.Describe}
 	public, operator := httpapi.New(edge), httpapi.New(edge)
 	NewHandler(m.service, m.auth).Mount(public)
+	NewCallbackHandler(m.service).Mount(public)
 	admin.Mount(operator, m.token, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "text/plain; version=0.0.4")
 	}),
-		merchants.NewOperatorHandler(m.auth), NewOperatorHandler(m.service))
+		merchants.NewOperatorHandler(m.auth), NewOperatorHandler(m.service), NewReconciliationHandler(m.reconciler))
 	m.edges = []*echo.Echo{public, operator}
 	m.public, m.operator = serve(t, public), serve(t, operator)
 
@@ -311,6 +320,13 @@ func (m *mine) troubles() {
 		}
 		m.sql(`ALTER TABLE ` + table + ` DROP CONSTRAINT nothing_goes`)
 	}
+	sold := m.sells("sale-in-trouble", true)
+	for n, statement := range []string{"transactions.begin_action", "transactions.lock_payment", "transactions.under_way", "transactions.payment"} {
+		m.proxy.Cut(statement, pgproxy.Asked)
+		nonce := fmt.Sprint("cut-action-", n)
+		m.acts(nonce, sold.refund("1"))
+		m.acts(nonce, sold.refund("1"))
+	}
 	for _, statement := range []string{"transactions.begin", "transactions.finish", "transactions.read_key"} {
 		for _, at := range []pgproxy.Point{pgproxy.Asked, pgproxy.Answered} {
 			m.proxy.Cut(statement, at)
@@ -469,6 +485,9 @@ func TestH55NothingSecretIsKeptLoggedOrTold(t *testing.T) {
 	t.Parallel()
 	m := newMine(t)
 	m.outcomes()
+	m.actions()
+	m.callbacks()
+	m.compare()
 	m.mistakes()
 	m.strangers()
 	m.operate()
@@ -551,13 +570,12 @@ func TestH55CardRefusesToBeWritten(t *testing.T) {
 	card := providers.Card{Number: "4929180918091809", SecurityCode: canaryCode, HolderName: "John Doe", ExpirationYear: 2028, ExpirationMonth: 11}
 	charge := providers.Charge{Card: card}
 	req := Request{Card: card}
-	cmd := Create{Request: req, ArrivedAt: time.Now()}
-	r := run{charge: &charge}
+	cmd := Command{Request: req, ArrivedAt: time.Now()}
 	var log bytes.Buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("event", "card", card, "charge", charge, "request", req)
 	slog.New(slog.NewTextHandler(&log, nil)).Info("event", "card", card, "charge", charge, "request", req)
 	written := log.String()
-	for _, v := range []any{card, &card, charge, &charge, req, &req, cmd, &cmd, []providers.Card{card}, map[string]providers.Card{"card": card}, *r.charge} {
+	for _, v := range []any{card, &card, charge, &charge, req, &req, cmd, &cmd, []providers.Card{card}, map[string]providers.Card{"card": card}} {
 		written += fmt.Sprintf("%v %+v %#v %s\n", v, v, v, v)
 		if b, err := json.Marshal(v); err == nil {
 			written += string(b)

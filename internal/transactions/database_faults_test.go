@@ -318,10 +318,12 @@ func (l *lifetime) judge() {
 func (w *world) wantNothingOpen() {
 	w.t.Helper()
 	for what, query := range map[string]string{
-		"transactions are unresolved":      `SELECT count(*) FROM transactions WHERE lease_until IS NOT NULL`,
-		"keys have no answer":              `SELECT count(*) FROM idempotency_keys WHERE response_status IS NULL`,
-		"payments have two events or none": `SELECT count(*) FROM (SELECT p.id FROM payments p LEFT JOIN events e ON e.payment_id = p.id GROUP BY p.account_id, p.id HAVING count(e.payment_id) <> 1) odd`,
-		"payments still wait for amounts":  `SELECT count(*) FROM payments WHERE authorize_pending <> 0 OR settle_pending <> 0`,
+		"transactions are unresolved": `SELECT count(*) FROM transactions WHERE lease_until IS NOT NULL`,
+		"keys have no answer":         `SELECT count(*) FROM idempotency_keys WHERE response_status IS NULL`,
+		"payments have no event, or not as many as their version says": `SELECT count(*) FROM payments p
+			WHERE p.version = 0 OR p.version <> (SELECT count(*) FROM events e WHERE e.account_id = p.account_id AND e.payment_id = p.id)`,
+		"payments still wait for amounts": `SELECT count(*) FROM payments
+			WHERE authorize_pending <> 0 OR settle_pending <> 0 OR refund_pending <> 0 OR cancel_pending <> 0`,
 	} {
 		if n := w.count(query); n != 0 {
 			w.t.Errorf("%d %s", n, what)
@@ -359,28 +361,39 @@ func soundLife(t *testing.T) (executed [][]string) {
 
 func TestH65ErrorOfTheDatabaseAtAnyStatementCostsNeitherMoneyNorAnswer(t *testing.T) {
 	t.Parallel()
-	sound := soundLife(t)
+	everyFault(t, soundLife(t), func(t *testing.T) (func(scene int, name string, trap wireTrap), func()) {
+		w := newWorld(t)
+		i, db, wire := w.onFaultyWire()
+		return func(n int, name string, trap wireTrap) { playOn(w, i, db, wire, scenes[n], name, trap) }, func() {}
+	})
+}
+
+// everyFault plays scenes in every way: for each statement that a sound life executes,
+// and each error. begin makes a stage for one kind of error: what plays a scene on it,
+// and what is to be asked when all have been played.
+func everyFault(t *testing.T, sound [][]string, begin func(t *testing.T) (play func(scene int, name string, trap wireTrap), over func())) {
+	t.Helper()
 	for name, with := range statementFaults {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			i, db, wire := w.onFaultyWire()
+			play, over := begin(t)
 			times := map[string]int{}
-			for n, scene := range scenes {
+			for n, executed := range sound {
 				here := map[string]int{}
-				for _, statement := range sound[n] {
+				for _, statement := range executed {
 					times[statement]++
 					here[statement]++
 					if times[statement] > 1 && !slices.Contains(againFaults, name) {
 						continue
 					}
 					where := fmt.Sprintf("%s-%d", strings.ReplaceAll(statement, "_", "-"), times[statement])
-					playOn(w, i, db, wire, scene, where, wireTrap{statement, here[statement], with})
+					play(n, where, wireTrap{statement, here[statement], with})
 					if t.Failed() {
 						t.Fatalf("%s at %s", name, where)
 					}
 				}
 			}
+			over()
 		})
 	}
 }
@@ -394,6 +407,7 @@ var notOfALife = map[string]string{
 	"postgres.unfit":           "asked at the start, before anybody is served",
 	"postgres.lacking":         "asked at the start, before anybody is served",
 	"postgres.schema":          "asked at the start, before anybody is served",
+	"postgres.allow":           "an operator reads, in a database transaction that writes nothing",
 	"merchants.insert":         "an operator's change, and its database transaction fails as a whole",
 	"merchants.lock":           "an operator's change, and its database transaction fails as a whole",
 	"merchants.insert_key":     "an operator's change, and its database transaction fails as a whole",
@@ -409,10 +423,11 @@ var notOfALife = map[string]string{
 
 func TestH65EveryStatementIsInTheLifeThatMeetsTheErrorsOrSaysWhyNot(t *testing.T) {
 	t.Parallel()
-	executed := slices.Concat(soundLife(t)...)
+	executed := slices.Concat(slices.Concat(soundLife(t)...), slices.Concat(soundCourses(t)...))
 	written := statementsOf(t, ".", "../idem", "../merchants", "../postgres")
 	for _, name := range written {
 		_, excused := notOfALife[name]
+		excused = excused || strings.HasPrefix(name, "transactions.check_") // an operator reads: see invariants_store.go
 		if met := slices.Contains(executed, name); met == excused {
 			t.Errorf("%s: executed in the life: %t, excused: %t", name, met, excused)
 		}
@@ -423,7 +438,7 @@ func TestH65EveryStatementIsInTheLifeThatMeetsTheErrorsOrSaysWhyNot(t *testing.T
 		}
 	}
 	for _, name := range executed {
-		if !slices.Contains(written, name) {
+		if !slices.Contains(written, name) && name != commit {
 			t.Errorf("%s is executed, and is in no source that was read", name)
 		}
 	}

@@ -68,7 +68,7 @@ type wireTrap struct {
 }
 
 // onFaultyWire starts another instance whose database is at the other end of one.
-func (w *world) onFaultyWire() (instance, *postgres.DB, *faultyWire) {
+func (w *world) onFaultyWire(change ...func(*Options)) (instance, *postgres.DB, *faultyWire) {
 	w.t.Helper()
 	cfg, err := pgconn.ParseConfig(pgtest.Direct(w.url)) // the wire itself is what this is about
 	if err != nil {
@@ -90,7 +90,11 @@ func (w *world) onFaultyWire() (instance, *postgres.DB, *faultyWire) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(db.Close)
-	i := w.newInstance(db)
+	i := w.newInstanceWith(db, func(o *Options) {
+		for _, f := range change {
+			f(o)
+		}
+	})
 	w.steady()
 	return i, db, f
 }
@@ -153,7 +157,7 @@ func (f *faultyWire) serve(client net.Conn) {
 		return
 	}
 	defer func() { _ = server.Close() }()
-	l := wireLink{client, server, bufio.NewReader(client), bufio.NewReader(server), map[string]string{}, map[string]string{}}
+	l := &wireLink{client, server, bufio.NewReader(client), bufio.NewReader(server), map[string]string{}, map[string]string{}, 0}
 	if l.start() != nil {
 		return
 	}
@@ -184,7 +188,7 @@ func (f *faultyWire) serve(client net.Conn) {
 			f.breakOff(to, said, with.arrives)
 			return
 		}
-		if !l.fail(with) {
+		if !l.fail(with, statement) {
 			return
 		}
 	}
@@ -210,10 +214,11 @@ type wireLink struct {
 	client, server         net.Conn
 	fromClient, fromServer *bufio.Reader
 	statements, portals    map[string]string // names by prepared statement, and by portal
+	status                 byte              // of the session: 'I' outside of a transaction, 'T' in one, 'E' in a failed one
 }
 
 // start carries what is said until a session is open.
-func (l wireLink) start() error {
+func (l *wireLink) start() error {
 	first, err := readFrame(l.fromClient, nil)
 	if err != nil {
 		return err
@@ -229,6 +234,9 @@ func (l wireLink) start() error {
 		message, err := readTyped(l.fromServer)
 		if err != nil {
 			return err
+		}
+		if message[0] == 'Z' {
+			l.status = message[5]
 		}
 		if _, err := l.client.Write(message); err != nil || message[0] == 'Z' {
 			return err
@@ -251,7 +259,7 @@ func (l wireLink) start() error {
 
 // question reads what the client says until it waits, and the name of the statement
 // that it has executed; "" where it only prepares one.
-func (l wireLink) question() (all []byte, statement string, err error) {
+func (l *wireLink) question() (all []byte, statement string, err error) {
 	for {
 		message, err := readTyped(l.fromClient)
 		if err != nil {
@@ -288,7 +296,7 @@ func (l wireLink) question() (all []byte, statement string, err error) {
 }
 
 // ask lets PostgreSQL answer, and hands its answer on.
-func (l wireLink) ask(question []byte, to io.Writer) error {
+func (l *wireLink) ask(question []byte, to io.Writer) error {
 	if _, err := l.server.Write(question); err != nil {
 		return err
 	}
@@ -297,14 +305,35 @@ func (l wireLink) ask(question []byte, to io.Writer) error {
 		if err != nil {
 			return err
 		}
+		if message[0] == 'Z' {
+			l.status = message[5]
+		}
 		if _, err := to.Write(message); err != nil || message[0] == 'Z' {
 			return err
 		}
 	}
 }
 
+// breakTransaction lets an error have on PostgreSQL's side what it has by the client's
+// account: a failed statement leaves its transaction to be rolled back, a failed commit
+// has done that.
+func (l *wireLink) breakTransaction(statement string) error {
+	if l.status != 'T' {
+		return nil
+	}
+	query := "SELECT 1 / 0"
+	if statement == commit {
+		query = "ROLLBACK"
+	}
+	question, err := (&pgproto3.Query{String: query}).Encode(nil)
+	if err != nil {
+		return err
+	}
+	return l.ask(question, io.Discard)
+}
+
 // fail tells the client of an error, and says whether the connection goes on.
-func (l wireLink) fail(with fault) bool {
+func (l *wireLink) fail(with fault, statement string) bool {
 	m := &pgproto3.ErrorResponse{Severity: "ERROR", SeverityUnlocalized: "ERROR", Code: with.state, Message: "made by a test"}
 	if with.ends() {
 		m.Severity, m.SeverityUnlocalized = "FATAL", "FATAL"
@@ -314,7 +343,10 @@ func (l wireLink) fail(with fault) bool {
 		return false
 	}
 	if !with.ends() {
-		if out, err = (&pgproto3.ReadyForQuery{TxStatus: 'I'}).Encode(out); err != nil {
+		if err := l.breakTransaction(statement); err != nil {
+			return false
+		}
+		if out, err = (&pgproto3.ReadyForQuery{TxStatus: l.status}).Encode(out); err != nil {
 			return false
 		}
 	}
@@ -348,8 +380,14 @@ func readFrame(r *bufio.Reader, message []byte) ([]byte, error) {
 
 var nameComment = regexp.MustCompile(`^\s*/\* ([a-z]+\.[a-z_]+) \*/`)
 
+// commit is what the end of a database transaction of several statements is called.
+const commit = "commit"
+
 // statementName is the name that a statement of ours begins with, or "".
 func statementName(sql string) string {
+	if sql == commit {
+		return commit
+	}
 	if m := nameComment.FindStringSubmatch(sql); m != nil {
 		return m[1]
 	}
@@ -383,6 +421,37 @@ func TestFaultyWireFailsTheStatementItIsToldTo(t *testing.T) {
 		}
 		if seen, left := wire.executed(); len(seen) != 3 || left != 0 {
 			t.Errorf("%s: saw %q, and %d traps are left", name, seen, left)
+		}
+	}
+}
+
+// TestFaultyWireFailsACommit: a database transaction of several statements takes place as
+// a whole, or not at all, wherever it fails; and what is told of it is so.
+func TestFaultyWireFailsACommit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, db, wire := w.onFaultyWire()
+	const counted = `/* test.insert */ INSERT INTO counted VALUES ($1::bigint)`
+	w.sql(`CREATE TABLE counted (n bigint)`)
+	rows := 0
+	for name, with := range statementFaults {
+		for _, statement := range []string{"test.insert", commit} {
+			wire.arm(wireTrap{statement, 1, with})
+			for try := range 2 {
+				err := db.InTx(t.Context(), func(tx postgres.Tx) error { return tx.Exec(counted, try).Error })
+				if failed := err != nil; failed != (try == 0) {
+					t.Errorf("%s at %s: the error of try %d is %v", name, statement, try, err)
+				}
+				if err == nil || with.worked && statement == commit {
+					rows++
+				}
+			}
+			if n := w.count(`SELECT count(*) FROM counted`); n != rows {
+				t.Fatalf("%s at %s: %d rows, want %d", name, statement, n, rows)
+			}
+			if _, left := wire.executed(); left != 0 {
+				t.Errorf("%s: %d traps are left", name, left)
+			}
 		}
 	}
 }

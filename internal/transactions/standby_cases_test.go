@@ -1,6 +1,7 @@
 package transactions
 
 import (
+	"encoding/json"
 	"net/http"
 	"testing"
 
@@ -116,4 +117,95 @@ func TestH25AnswerIsToldOnlyWhenTheStandbyHasIt(t *testing.T) { //nolint:paralle
 		w.wantReplay(answer, w.createOn(i, w.test, "nonce-1", w.body("order-1", nil)), false)
 		w.wantCharges("order-1", 1)
 	}
+}
+
+// awaitCommit returns the session whose end of a database transaction of several
+// statements waits for the standby; it has no name of ours.
+func (w *world) awaitCommit() (pid int) {
+	w.t.Helper()
+	w.until("a commit waits for the standby", func() bool {
+		pid = w.count(`SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep' AND query = $1`, commit)
+		return pid != 0
+	})
+	return pid
+}
+
+// The claim of an action is one statement, as a payment's.
+func TestH25ClaimOfAnActionThatNoStandbyHasIsNotSentOn(t *testing.T) { //nolint:paralleltest // see above
+	for _, how := range endsOfWaits {
+		w, i := waitingWorld(t)
+		d := w.held("order-1", "100").capture("40")
+		sent := w.psp.sent()
+		back := pgtest.StandbyAway(t, w.url)
+		first := w.acting(i, "nonce-1", d)
+		w.endWait("transactions.begin_action", how)
+		w.endWait("transactions.holding", how)
+		w.want(receive(t, first, "the answer"), http.StatusServiceUnavailable, "SERVICE_UNAVAILABLE")
+		if n := w.psp.sent() - sent; n != 0 {
+			t.Fatalf("%s: %d sends, of a claim that a failover forgets", how, n)
+		}
+		if n := w.count(`SELECT count(*) FROM payments WHERE settle_pending = 40`); n != 1 {
+			t.Fatalf("%s: %d reservations are visible, so this shows nothing", how, n)
+		}
+		back()
+		w.shift("nonce-1", testLease)
+		w.want(w.actOn(i, "nonce-1", d), http.StatusOK)
+		w.wantBalanced()
+	}
+}
+
+// Its end is a database transaction of several statements: the commit is what counts.
+func TestH25AnswerOfAnActionIsToldOnlyWhenTheStandbyHasIt(t *testing.T) { //nolint:paralleltest // see above
+	for _, how := range endsOfWaits {
+		w, i := waitingWorld(t)
+		d := w.held("order-1", "100").capture("40")
+		acted, letGo := w.holdOperation(operateAsUsual)
+		first := w.acting(i, "nonce-1", d)
+		receive(t, acted, "the send")
+		back := pgtest.StandbyAway(t, w.url)
+		letGo()
+		w.sql(`SELECT `+how+`($1)`, w.awaitCommit())
+		w.awaitCommit() // it is saved, as one can see; but is it safe?
+		select {
+		case r := <-first:
+			t.Fatalf("%s: told %s while no standby has it", how, r)
+		default:
+		}
+		back()
+		answer := receive(t, first, "the answer")
+		w.want(answer, http.StatusOK)
+		w.wantReplay(answer, w.actOn(i, "nonce-1", d), false)
+		w.wantBalanced()
+	}
+}
+
+// A callback is taken only when it is on the standby, too: the provider says it once.
+func TestH25CallbackIsTakenOnlyWhenTheStandbyHasIt(t *testing.T) { //nolint:paralleltest // see above
+	w, i := waitingWorld(t)
+	w.psp.next(acceptFirst)
+	w.want(w.create("nonce-1", w.body("order-1", nil)), http.StatusCreated)
+	w.psp.book(chargeOf(w.transaction("nonce-1")))
+	body, err := json.Marshal(w.about("message-1", "nonce-1", "approved"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	says := func() (response, error) {
+		return request(t.Context(), http.MethodPost, i.public.URL+CallbackPath(w.psp.Name()), body, signatureHeader, goodSignature)
+	}
+	back := pgtest.StandbyAway(t, w.url)
+	first := atOnce(1, func(int) (response, error) { return says() })
+	w.sql(`SELECT pg_cancel_backend($1)`, w.awaitCommit())
+	w.awaitCommit() // it is written again, to make sure of it
+	select {
+	case r := <-first:
+		t.Fatalf("told %s while no standby has it", r)
+	default:
+	}
+	back()
+	w.want(receive(t, first, "the answer"), http.StatusOK)
+	w.want(<-atOnce(1, func(int) (response, error) { return says() }), http.StatusOK)
+	w.dueAgain("nonce-1")
+	w.recoverOn(w.instance)
+	w.wantState("nonce-1", PaymentApproved, 1)
+	w.wantBalanced()
 }

@@ -146,6 +146,108 @@ func TestCostOfAnAnswerThatIsThereIsTwoRoundTripsAtMost(t *testing.T) {
 	w.wantRounds(proxy, "a caller who is not known")
 }
 
+// rounds are what was asked in each round trip since the last look, and forgets them. A
+// database transaction of several statements begins with begin …, and ends with commit.
+func (w *world) rounds(proxy *pgproxy.Proxy) (names []string) {
+	w.t.Helper()
+	open := false
+	for _, r := range proxy.Rounds() {
+		names = append(names, strings.Join(slices.Concat(r.Statements, r.Prepared), "+"))
+		if r.SQLState != "" || !r.Done {
+			w.t.Errorf("%v ended with an error (%q)", r.Statements, r.SQLState)
+		}
+		open = r.InTransaction
+	}
+	if open {
+		w.t.Errorf("after %q a database transaction is open", names)
+	}
+	proxy.Reset()
+	return names
+}
+
+// The same ends every action: the payment is locked, so that two of them at once are
+// worked out one after the other.
+var endOfAnAction = []string{"begin isolation level read committed", "transactions.lock_payment", "transactions.under_way", "transactions.finish", "commit"}
+
+// An action costs more than a payment: what it is about has to be read first. Its claim
+// and its end are one commit each, as a payment's.
+func TestCostOfAnActionIsKnown(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		deed  func(w *world, order string) deed
+		reads []string // before the claim
+	}{
+		"capture": {
+			func(w *world, order string) deed { return w.held(order, "100").capture("40") },
+			[]string{"transactions.read_key", "transactions.payment", "transactions.one", "transactions.authorization_over"},
+		},
+		"cancel": {
+			func(w *world, order string) deed { return w.held(order, "100").cancel() },
+			[]string{"transactions.read_key", "transactions.payment", "transactions.one"},
+		},
+		"refund": {
+			func(w *world, order string) deed { return w.sold(order, "100").refund("40") },
+			[]string{"transactions.read_key", "transactions.payment", "transactions.one"},
+		},
+		"cancel-or-refund of a payment": {
+			func(w *world, order string) deed { return w.sold(order, "100").reverse("", "40") },
+			[]string{"transactions.read_key", "transactions.payment", "transactions.actionable"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			i, proxy := w.metered()
+			first := w.actOn(i, "warm-up", c.deed(w, "warm-up")) // its statements are prepared from now on
+			d := c.deed(w, "order-1")
+			proxy.Reset()
+
+			acted, letGo := w.holdOperation(operateAsUsual)
+			answer := w.acting(i, "nonce-1", d)
+			receive(t, acted, "the send")
+			if got, want := w.rounds(proxy), append(slices.Clone(c.reads), "transactions.begin_action"); !slices.Equal(got, want) {
+				t.Errorf("until the send it costs %q, want %q", got, want)
+			}
+			began := w.writers("nonce-1")
+			if len(began) != 1 {
+				t.Errorf("the claim took the commits %v, want one", began)
+			}
+			again := w.actOn(i, "nonce-1", d)
+			w.wantInProcess(again)
+			w.wantRounds(proxy, "a 409", "transactions.read_key")
+
+			letGo()
+			done := receive(t, answer, "the answer")
+			w.want(done, first.status)
+			if got := w.rounds(proxy); !slices.Equal(got, endOfAnAction) {
+				t.Errorf("after the send it costs %q, want %q", got, endOfAnAction)
+			}
+			ended := slices.DeleteFunc(w.writers("nonce-1"), func(id string) bool { return id == began[0] })
+			if len(ended) != 1 {
+				t.Errorf("the end took the commits %v, want one", ended)
+			}
+
+			w.wantReplay(done, w.actOn(i, "nonce-1", d), false)
+			w.wantRounds(proxy, "a replay", "transactions.read_key")
+			w.wantReplay(done, w.actOn(i, "nonce-1", d.differently()), true)
+			w.wantRounds(proxy, "a replay to another body", "transactions.read_key")
+		})
+	}
+}
+
+// What the payment does not allow costs a second look at the nonce: it may be this very
+// request, sent twice, that stands in its own way.
+func TestCostOfARefusedActionIsKnown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	i, proxy := w.metered()
+	s := w.sold("order-1", "100")
+	w.want(w.actOn(i, "warm-up", s.refund("101")), http.StatusBadRequest, "INVALID_AMOUNT")
+	proxy.Reset()
+	w.want(w.actOn(i, "nonce-1", s.refund("101")), http.StatusBadRequest, "INVALID_AMOUNT")
+	w.wantRounds(proxy, "a refusal", "transactions.read_key", "transactions.payment", "transactions.one", "transactions.read_key")
+}
+
 // A resume is rare, so it may cost more; but not without anybody noticing.
 func TestCostOfAResumeIsKnown(t *testing.T) {
 	t.Parallel()
@@ -257,6 +359,49 @@ func TestH62ReplayAndInProcessWriteNothing(t *testing.T) {
 	if seen.wal(t, conn, "transactions.begin") == 0 {
 		t.Error("a claim wrote nothing either")
 	}
+}
+
+// A replay and a 409 of an action only look. Where two claims of one nonce meet, the
+// second writes nothing either, and reserves nothing.
+func TestH62ReplayAndInProcessOfAnActionWriteNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	seen := &statements{last: map[string]pgx.TraceQueryStartData{}}
+	db, err := postgres.Open(t.Context(), w.url, pgtest.Options(w.url, postgres.Options{Tracer: seen}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	i := w.newInstance(db)
+	conn, err := pgx.Connect(t.Context(), pgtest.Direct(w.url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	for what, d := range map[string]deed{
+		"capture": w.held("order-1", "100").capture("40"), "cancel": w.held("order-2", "100").cancel(), "refund": w.sold("order-3", "100").refund("40"),
+	} {
+		wantNothingWritten := func(when string) {
+			t.Helper()
+			for _, name := range []string{"transactions.read_key", "transactions.begin_action"} {
+				if n := seen.wal(t, conn, name); n != 0 {
+					if n = seen.wal(t, conn, name); n != 0 { // see above
+						t.Errorf("%s of a %s: %s wrote %d records, and not for once", when, what, name, n)
+					}
+				}
+			}
+		}
+		acted, letGo := w.holdOperation(operateAsUsual)
+		first := w.acting(i, "nonce-"+what, d)
+		receive(t, acted, "the send")
+		w.wantInProcess(w.actOn(i, "nonce-"+what, d))
+		wantNothingWritten("a 409")
+		letGo()
+		answer := receive(t, first, "the answer")
+		w.wantReplay(answer, w.actOn(i, "nonce-"+what, d), false)
+		wantNothingWritten("a replay")
+	}
+	w.wantBalanced()
 }
 
 func TestH61PoolOfTwoServes60PaymentsInFlight(t *testing.T) {
