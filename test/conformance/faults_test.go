@@ -9,8 +9,8 @@ import (
 	"github.com/oncepay/oncepay/test/harness"
 )
 
-// The sandbox's faults, and what the contract says about each. Those that end in
-// a pending payment or a challenge come with the features that answer them.
+// The sandbox's faults, and what the contract says about each. Those that end in a
+// pending payment or a challenge are in lifecycle_test.go.
 var faults = []struct {
 	description string
 	status      int
