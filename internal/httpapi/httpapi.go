@@ -273,6 +273,9 @@ func (o Options) explain(err error, c echo.Context) (*apierr.Error, bool) {
 			return apierr.New(apierr.UnsupportedMethod, "this path does not take this method"), true
 		}
 	}
+	if ctx := c.Request().Context(); errors.Is(err, context.Canceled) && ctx.Err() != nil { // nobody hears it
+		return apierr.New(apierr.ServiceUnavailable, "the request was given up before it was answered").Retry(1), true
+	}
 	if o.Transient(err) {
 		o.Log.WarnContext(c.Request().Context(), "the database could not do it now", "request_id", RequestID(c), "error", o.Describe(err))
 		return apierr.New(apierr.ServiceUnavailable, "the service cannot use its database at the moment; retry with the same key").Retry(1), true

@@ -640,3 +640,29 @@ func TestOversizedHeaderIsRefused(t *testing.T) {
 		t.Errorf("twice the limit: got %d", a.status)
 	}
 }
+
+// A client that hangs up while it is worked for is no surprise, and no fault of ours.
+func TestClientThatGaveUpIsNoSurprise(t *testing.T) {
+	t.Parallel()
+	l := &logs{}
+	e := New(Options{
+		Log: slog.New(slog.NewJSONHandler(l, nil)), Transient: func(error) bool { return false }, Describe: func(err error) string { return err.Error() },
+	})
+	ctx, hangUp := context.WithCancel(t.Context())
+	e.GET("/slow", func(c echo.Context) error {
+		hangUp()
+		return fmt.Errorf("look: %w", c.Request().Context().Err())
+	})
+	e.GET("/other", func(echo.Context) error { return context.Canceled }) // somebody else's
+	for path, want := range map[string]bool{"/slow": false, "/other": true} {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody)
+		if path == "/slow" {
+			req = req.WithContext(ctx)
+		}
+		e.ServeHTTP(httptest.NewRecorder(), req)
+		if got := strings.Contains(l.String(), `"msg":"unexpected"`); got != want {
+			t.Errorf("%s: a surprise: %t, want %t; the log:\n%s", path, got, want, l)
+		}
+		l.data.Reset()
+	}
+}
