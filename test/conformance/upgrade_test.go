@@ -17,7 +17,7 @@ import (
 
 // previousRelease is the commit that stands for the release before this one: its
 // schema is the one before ours. It moves on with each release.
-const previousRelease = "bc75918df018c831fda45db6ee5566714d316ad4"
+const previousRelease = "8270591381073fa4a4adc20fe95854068ab6bbb2"
 
 // buildPrevious builds the release before from the repository's history, and says so
 // where there is none: in a source archive nobody can try this.
@@ -65,6 +65,7 @@ func TestOldAndNewBinariesServeOneSchemaUnderLoad(t *testing.T) {
 		each   = 60 // payments in each state of the roll-out, at least
 	)
 	previous := buildPrevious(t)
+	harness.TwoReleases(t)
 	ctx := within(t, 4*harness.Patience)
 	sandbox := harness.StartSandbox(t, harness.Folder(t))
 	database := emptyDatabase(t)

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/oncepay/oncepay/internal/apitest"
@@ -208,7 +209,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, heade
 // openapi.yaml says.
 func promised(client *http.Client, req *http.Request, body []byte) Answer {
 	a := exchange(client, req)
-	if a.Err != nil {
+	if a.Err != nil || twoReleases.Load() {
 		return a
 	}
 	res := &http.Response{StatusCode: a.Status, Header: a.Header}
@@ -216,6 +217,18 @@ func promised(client *http.Client, req *http.Request, body []byte) Answer {
 		broken.note(fmt.Sprintf("%s %s answered %d: %v", req.Method, req.URL.Path, a.Status, err))
 	}
 	return a
+}
+
+// twoReleases is set while another release answers, too.
+var twoReleases atomic.Bool
+
+// TwoReleases says that the release before answers, too, or has, until the test ends: its
+// answers, and their replays by this one, are as its own document says. Nothing else may
+// run meanwhile.
+func TwoReleases(t testing.TB) {
+	t.Helper()
+	twoReleases.Store(true)
+	t.Cleanup(func() { twoReleases.Store(false) })
 }
 
 // broken are the exchanges that were not as openapi.yaml says. They fail the run,
