@@ -115,7 +115,7 @@ func (c *campaign) excused() map[string]string {
 }
 
 // ownOracles are those that ask the running API, and not its database.
-var ownOracles = []string{"answered", "acknowledged-found", "clean-log", "kept-running", "as-documented"}
+var ownOracles = []string{"answered", "acknowledged-found", "invariants", "forgery-refused", "clean-log", "kept-running", "as-documented"}
 
 // tell writes the result wherever it was asked for.
 func (c *campaign) tell(r report.Result) error {
@@ -249,8 +249,10 @@ func (c *campaign) oneRound(ctx context.Context, g *ground, binary string, seed 
 	if err != nil {
 		return err
 	}
-	c.say("seed %d: %d operations, %d nonces, %d charges, %d double, %d lost, %d violations, %.0fs", seed, out.operations,
-		out.figures.Nonces, out.figures.Charges, out.figures.DoubleCharges, out.figures.Lost, len(out.violations), out.took.Seconds())
+	f := out.figures
+	c.say("seed %d: %d operations, %d nonces, %d charges, %d captures, %d cancellations, %d refunds, %d callbacks; %d double, %d lost, %d leaked, %d violations, %.0fs",
+		seed, out.operations, f.Nonces, f.Charges, f.Captures, f.Cancellations, f.Refunds, f.Callbacks,
+		f.DoubleCharges+f.DoubleCaptures+f.DoubleRefunds, f.Lost, f.Leaked, len(out.violations), out.took.Seconds())
 	if n := out.figures.Shown; n > 0 {
 		c.say("seed %d: %d replays, told by a primary that was lost, are told otherwise since", seed, n)
 	}
@@ -296,6 +298,13 @@ func (c *campaign) sum(r *report.Result) {
 		r.Operations += o.operations
 		r.Nonces += o.figures.Nonces
 		r.Charges += o.figures.Charges
+		r.Captures += o.figures.Captures
+		r.Cancellations += o.figures.Cancellations
+		r.Refunds += o.figures.Refunds
+		r.Callbacks += o.figures.Callbacks
+		r.DoubleCaptures += o.figures.DoubleCaptures
+		r.DoubleRefunds += o.figures.DoubleRefunds
+		r.Leaked += o.figures.Leaked
 		r.Acknowledged += o.figures.Acknowledged
 		r.DoubleCharges += o.figures.DoubleCharges
 		r.Lost += o.figures.Lost
@@ -328,7 +337,7 @@ func (c *campaign) sum(r *report.Result) {
 func kinds() []string {
 	all := map[string]bool{}
 	for _, f := range pspproxy.Faults {
-		for _, k := range []pspproxy.Kind{pspproxy.Charge, pspproxy.Inquiry, pspproxy.Void} {
+		for _, k := range []pspproxy.Kind{pspproxy.Charge, pspproxy.Operation, pspproxy.Inquiry, pspproxy.Void} {
 			all[faultName(k, f)] = true
 		}
 	}
@@ -343,8 +352,11 @@ func kinds() []string {
 		all[cutWithinName(c.name, pgproxy.Asked)] = true
 		all[cutWithinName(c.name, pgproxy.Answered)] = true
 	}
+	for _, name := range callbackFaults {
+		all[name] = true
+	}
 	for _, name := range []string{
-		"process: killed at a fault point", "process: frozen at a fault point", "process: killed at random", "process: a request stands still",
+		killedAtPoint, killedAtPointActing, "process: frozen at a fault point", "process: killed at random", "process: a request stands still",
 		"process: frozen, shorter than the lease", "process: frozen, longer than the lease", "database: all connections cut",
 		poolExhausted, slotsExhausted, diskFull, diskFullPanic, serializableDefault,
 		networkSilent, networkSlow, networkSliced, lockTable, lockRows, serverKilled, serverKilledAfter, serverStopped, serverRestarted,

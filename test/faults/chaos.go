@@ -13,9 +13,9 @@ import (
 
 // The kinds of bad network between an instance and the database.
 const (
-	networkSilent = "database: the network is silent"
-	networkSlow   = "database: the network is slow"
-	networkSliced = "database: the network delivers single bytes"
+	networkSilent = "database: network silent"
+	networkSlow   = "database: network slow"
+	networkSliced = "database: network delivers single bytes"
 )
 
 // The locks that another session holds.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/test/faults/record"
 	"github.com/oncepay/oncepay/test/harness"
 )
@@ -45,12 +46,13 @@ var errStarting = errors.New("the instance is starting")
 // clients are the merchants' backends: one connection pool for each instance and
 // merchant.
 type clients struct {
-	mu sync.Mutex
-	by map[string]*harness.Client
+	mu   sync.Mutex
+	by   map[string]*backend
+	seen documented
 }
 
 // client is the merchant's, for an instance; nil while that starts.
-func (s *stage) client(i *instance, merchant int) *harness.Client {
+func (s *stage) client(i *instance, merchant int) *backend {
 	u, _ := i.addresses()
 	if u == "" {
 		return nil
@@ -58,19 +60,19 @@ func (s *stage) client(i *instance, merchant int) *harness.Client {
 	s.clients.mu.Lock()
 	defer s.clients.mu.Unlock()
 	if s.clients.by == nil {
-		s.clients.by = map[string]*harness.Client{}
+		s.clients.by = map[string]*backend{}
 	}
 	key := fmt.Sprint(i.name, merchant)
 	c := s.clients.by[key]
 	if c == nil {
-		c = harness.NewClient(u, s.merchants[merchant])
+		c = newBackend(u, s.merchants[merchant], &s.clients.seen)
 		s.clients.by[key] = c
 	}
-	c.MoveTo(u)
+	c.moveTo(u)
 	return c
 }
 
-// ask is one payment as an order's client asks for it.
+// ask is one payment, or action, as an order's client asks for it.
 type ask struct {
 	order    *order
 	value    string
@@ -84,21 +86,21 @@ func (s *stage) pay(ctx context.Context, a ask) (record.Op, harness.Answer) {
 	op := record.Op{
 		Account: s.merchants[o.merchant].AccountID, Nonce: o.nonce, Order: o.id, Kind: record.Pay, Start: s.rec.Now(),
 	}
+	if o.deed != nil {
+		op.Kind, op.Action, op.Amount = record.Act, string(o.deed.route), o.deed.value
+	}
 	c := s.client(a.via, o.merchant)
 	if c == nil {
 		op.Failed = true
 		return op, harness.Answer{Err: errStarting} // nothing was sent, so nothing is written down
-	}
-	card := harness.CardThatPays
-	if o.declined {
-		card = harness.CardWithoutFunds
 	}
 	if a.patience > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, a.patience)
 		defer cancel()
 	}
-	answer := c.Pay(ctx, harness.Payment{Nonce: o.nonce, OrderID: o.id, Description: "campaign", Value: a.value, Card: card})
+	path, body := o.request(op.Account, a.value)
+	answer := c.post(ctx, path, o.nonce, body)
 	op.End = s.rec.Now()
 	switch {
 	case answer.Err != nil:
@@ -109,7 +111,7 @@ func (s *stage) pay(ctx context.Context, a ask) (record.Op, harness.Answer) {
 				s.faults.hangUp(o)
 			}
 		}
-	case answer.Status == http.StatusCreated:
+	case answer.Status == http.StatusOK || answer.Status == http.StatusCreated:
 		op.Status, op.Body, op.Replayed = answer.Status, answer.Body, answer.Replayed()
 		s.endAfterAnswer(ctx, o)
 	default:
@@ -157,7 +159,11 @@ func (s *stage) payUntilAnswered(ctx context.Context, o *order) bool {
 			a.patience = o.manner.hangUps[n]
 		}
 		op, answer := s.pay(ctx, a)
-		if op.Status == http.StatusCreated {
+		if op.Told() {
+			o.paid = readOutcome(op.Body)
+			return true
+		}
+		if refusedForGood(op) {
 			return true
 		}
 		pause := restPause
@@ -175,6 +181,13 @@ func (s *stage) payUntilAnswered(ctx context.Context, o *order) bool {
 		rest(ctx, pause)
 	}
 	return false
+}
+
+// refusedForGood says whether an action was told that its payment does not allow it. A
+// request that the provider refused may be repeated.
+func refusedForGood(op record.Op) bool {
+	return op.Kind == record.Act && (op.Status == http.StatusBadRequest || op.Status == http.StatusNotFound) &&
+		op.Code != string(apierr.InvalidRequest)
 }
 
 // stayAway rests for that long, or until all faults have ended: a merchant who is still
@@ -224,6 +237,9 @@ func (s *stage) look(ctx context.Context, o *order) (newest harness.Life, found 
 	if len(lives) > 0 {
 		newest = lives[0]
 		op.Answered, op.Payment = newest.KeyState == "answered", newest.PaymentID
+		if o.deed != nil {
+			op.Payment = newest.Transaction.ID
+		}
 	}
 	s.rec.Add(op)
 	return newest, len(lives) > 0, nil

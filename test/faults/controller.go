@@ -184,13 +184,16 @@ func (c *controller) serve(conn net.Conn) {
 	switch {
 	case s.die:
 		verdict = faultpoint.Die
-		c.told(q.Nonce, "process: killed at a fault point")
+		c.told(q.Nonce, killedAtPoint)
 		c.died(q.Instance)
 	case s.stop > 0:
-		verdict = faultpoint.Stop
+		// Not by its own hand: on a busy machine who stops himself gets a little further
+		// first, and whoever is to sleep before the last look at the clock sleeps behind it.
+		// Whoever asks stands still until the answer comes.
 		c.told(q.Nonce, "process: frozen at a fault point")
 		c.died(q.Instance)
-		c.wg.Go(func() { c.thaw(q.PID, s.stop) })
+		_ = syscall.Kill(q.PID, syscall.SIGSTOP) // it may have been killed meanwhile
+		c.thaw(q.PID, s.stop)
 	case s.slow > 0:
 		c.told(q.Nonce, "process: a request stands still")
 		select {

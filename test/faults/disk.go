@@ -17,8 +17,8 @@ import (
 // What a full disk does to PostgreSQL: statements fail that need more room; and if its
 // log of writes does, the server gives up and starts again.
 const (
-	diskFull      = "database: the disk is full"
-	diskFullPanic = "database: the disk is full, and PostgreSQL gives up"
+	diskFull      = "database: disk full"
+	diskFullPanic = "database: disk full, and PostgreSQL gives up"
 )
 
 const (

@@ -17,11 +17,11 @@ type faults struct {
 	last    map[string]time.Time // by nonce
 	lines   []string
 	broken  []ended
-	hangUps map[string][]hangUp // by order
+	hangUps map[*order][]time.Time
 }
 
 func newFaults() *faults {
-	return &faults{counts: map[string]int{}, last: map[string]time.Time{}, hangUps: map[string][]hangUp{}, began: time.Now()}
+	return &faults{counts: map[string]int{}, last: map[string]time.Time{}, hangUps: map[*order][]time.Time{}, began: time.Now()}
 }
 
 // note counts a fault and the nonce that it hit, if it hit one alone.
@@ -35,29 +35,25 @@ func (f *faults) note(nonce, kind string) {
 	}
 }
 
-// breakOff keeps a charge whose connection our side closed.
-func (f *faults) breakOff(b record.BrokenOff) {
+// breakOff keeps a charge, or an operation, of an order whose connection our side closed.
+func (f *faults) breakOff(o *order, b record.BrokenOff) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.broken = append(f.broken, ended{b, time.Now()})
+	f.broken = append(f.broken, ended{b, o, time.Now()})
 }
 
 // hangUp notes that an order's client hung up, well before a charge's time-out.
 func (f *faults) hangUp(o *order) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.hangUps[o.id] = append(f.hangUps[o.id], hangUp{o.nonce, time.Now()})
+	f.hangUps[o] = append(f.hangUps[o], time.Now())
 }
 
 // ended is a connection that was closed, and when.
 type ended struct {
 	record.BrokenOff
+	of *order // nil: of none that is known
 	at time.Time
-}
-
-type hangUp struct {
-	nonce string
-	at    time.Time
 }
 
 const (
@@ -74,9 +70,9 @@ const (
 func (f *faults) brokenOff() []record.BrokenOff {
 	var list []record.BrokenOff
 	for _, b := range f.broken {
-		for _, h := range f.hangUps[b.Order] {
-			if b.at.Sub(h.at).Abs() < withClient {
-				b.Nonce = h.nonce
+		for _, at := range f.hangUps[b.of] {
+			if b.at.Sub(at).Abs() < withClient {
+				b.Nonce = b.of.nonce
 				list = append(list, b.BrokenOff)
 				break
 			}

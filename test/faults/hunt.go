@@ -34,6 +34,10 @@ var prey = map[string]string{
 	"holder-not-compared":          "a take-over that never was",
 	"warning-not-heard":            claimSentOn.name,
 	"read-back-unlocked":           claimReadBack.name,
+	"reservation-leaked":           "a refund that reaches nobody",
+	"refund-not-reserved":          "two refunds that are too much together",
+	"callback-unchecked":           "called back twice",
+	"payment-not-locked":           "a capture that begins while another one ends",
 }
 
 // mutantClock is how far ahead the second instance's clock is, for the mutant that

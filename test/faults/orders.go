@@ -28,6 +28,8 @@ type press struct {
 	s      *stage
 	rng    *rand.Rand
 	orders []*order
+	// actions and parts count what was drawn of each.
+	actions, parts int
 	// voids says whether the provider can void a reference. Where it cannot, nobody
 	// may sleep between the last look at the clock and the wire for long: what then
 	// arrives after the proof cannot be undone. docs/concepts/idempotency.md says so.
@@ -51,10 +53,14 @@ func (s *stage) drawOrders(mixed int) []*order {
 	}
 	if !s.wild {
 		p.freezes()
+		p.zombies()
 		p.voidings()
 	}
+	p.plots()
+	p.killActions()
 	p.providers()
 	p.databases()
+	p.databasesOfActions()
 	p.breaks()
 	p.deaths()
 	p.manners()
@@ -109,7 +115,9 @@ func (p *press) kill(point faultpoint.Point, twice bool) {
 	p.lead(o, point)
 	end := die()
 	switch {
-	case p.s.wild || point == faultpoint.ObserveBefore:
+	case p.s.wild:
+	case point == faultpoint.ObserveBefore:
+		o.turn = early // it sleeps for long
 	case isVoid(point):
 		o.turn = early // by when either instance may void, nobody sleeps any more
 	default:
@@ -149,6 +157,8 @@ func (p *press) lead(o *order, point faultpoint.Point) {
 		o.story, o.manner.lazy = patient, leftToVoid
 	case faultpoint.ResolveAfter:
 		p.needsPerson(o)
+	case faultpoint.CallbackKept:
+		o.says, o.turn = "sandbox:pending-then-approve=1s", early
 	default: // on everybody's way
 	}
 }
@@ -253,7 +263,7 @@ func (p *press) act(f pspproxy.Fault) pspproxy.Act {
 }
 
 // statementsLost are the statements that are lost on their way, or whose answer is.
-var statementsLost = []string{"begin", "finish", "leave", "observe", "take_over"}
+var statementsLost = []string{"begin", "begin_action", commitOfSeveral, "finish", "leave", "observe", "take_over"}
 
 // databases: each statement of a payment lost on its way, or its answer.
 func (p *press) databases() {
@@ -279,6 +289,22 @@ func (p *press) databases() {
 			}
 			// Not each who sleeps is outrun; so it befalls whoever comes there next.
 			o.steps = append(o.steps, planned{at: c.at, step: p.s.cut(c.statement, where), any: far})
+		}
+	}
+}
+
+// databasesOfActions: the same of what only actions say.
+func (p *press) databasesOfActions() {
+	if p.s.undecidedForever() {
+		return
+	}
+	for _, c := range []struct {
+		statement string
+		at        faultpoint.Point
+	}{{"begin_action", faultpoint.BeginBefore}, {commitOfSeveral, faultpoint.FinishBefore}} {
+		for _, where := range slices.Repeat([]pgproxy.Point{pgproxy.Asked, pgproxy.Answered}, losesEach+1) {
+			_, a := p.part(fmt.Sprintf("of an action: %s lost", c.statement))
+			a.steps = append(a.steps, planned{at: c.at, step: p.s.cut(c.statement, where)})
 		}
 	}
 }
@@ -390,4 +416,5 @@ func (p *press) mix() {
 	if p.rng.IntN(12) == 0 {
 		o.declined = true
 	}
+	p.furtherMix(o)
 }

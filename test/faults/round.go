@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,6 +80,7 @@ func (s *stage) run(ctx context.Context, orders []*order) []*order {
 		slots        = make(chan struct{}, inFlight)
 	)
 	chaos.Go(func() { s.chaos(mayhem) })
+	chaos.Go(func() { s.watchInvariants(mayhem) })
 	if s.standby != alone {
 		chaos.Go(func() { s.standbys(mayhem) })
 	}
@@ -186,6 +188,13 @@ func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, er
 		out.violations = append(out.violations, s.violation("answered", "%s (%s) never got an answer", o.nonce, o.about))
 	}
 	out.violations = append(out.violations, s.readLogs()...)
+	out.violations = append(out.violations, s.judgeInvariants(ctx)...)
+	for _, text := range s.postman.taken() {
+		out.violations = append(out.violations, s.violation("forgery-refused", "%s", text))
+	}
+	for _, text := range s.clients.seen.all() {
+		out.violations = append(out.violations, s.violation("as-documented", "%s", text))
+	}
 	out.recovered, err = s.recoveries(ctx)
 	return out, err
 }
@@ -223,15 +232,19 @@ func (s *stage) questions(ctx context.Context) ([]record.Violation, error) {
 		slots = make(chan struct{}, asking)
 	)
 	for _, op := range s.rec.Ops() {
-		id := paymentID(op.Body)
-		if id == "" || asked[id] {
+		told := readOutcome(op.Body)
+		id := told.payment
+		if op.Kind == record.Act {
+			id = told.transaction
+		}
+		if !op.Told() || id == "" || asked[id] {
 			continue
 		}
 		asked[id] = true
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			found, err := s.question(ctx, byAccount[op.Account], op, id)
+			found, err := s.question(ctx, byAccount[op.Account], op, told)
 			mu.Lock()
 			defer mu.Unlock()
 			wrong, errs = append(wrong, found...), errors.Join(errs, err)
@@ -241,13 +254,15 @@ func (s *stage) questions(ctx context.Context) ([]record.Violation, error) {
 	return wrong, errs
 }
 
-// question asks for one payment.
-func (s *stage) question(ctx context.Context, merchant int, op record.Op, id string) (wrong []record.Violation, err error) {
+// question asks for one payment, or for the payment of one action.
+func (s *stage) question(ctx context.Context, merchant int, op record.Op, told outcomeOf) (wrong []record.Violation, err error) {
+	id := told.payment
 	own, err := s.paymentOf(ctx, merchant, id)
 	if err != nil {
 		return nil, err
 	}
-	if own.Status != http.StatusOK || valueIn(own.Body) != valueIn(op.Body) {
+	acts := op.Kind == record.Act
+	if own.Status != http.StatusOK || !acts && valueIn(own.Body) != valueIn(op.Body) || acts && !bytes.Contains(own.Body, []byte(`"id":"`+told.transaction+`"`)) {
 		wrong = append(wrong, s.violation("acknowledged-found", "payment %s of %s is answered %d %s, or with another amount", id, op.Nonce, own.Status, own.Code()))
 	}
 	others, err := s.paymentOf(ctx, (merchant+1)%len(s.merchants), id)
@@ -261,7 +276,9 @@ func (s *stage) question(ctx context.Context, merchant int, op record.Op, id str
 	if err != nil {
 		return wrong, err
 	}
-	if !slices.ContainsFunc(lives, func(l harness.Life) bool { return l.PaymentID == id }) {
+	if !slices.ContainsFunc(lives, func(l harness.Life) bool {
+		return l.PaymentID == id && (!acts || l.Transaction.ID == told.transaction)
+	}) {
 		wrong = append(wrong, s.violation("acknowledged-found", "the nonce %s does not know payment %s", op.Nonce, id))
 	}
 	return wrong, nil
@@ -275,6 +292,13 @@ func (s *stage) ledger(ctx context.Context) ([]record.Entry, error) {
 // disasters are what no process may have to log.
 var disasters = []string{"DATA RACE", "panic:", "fatal error:", `"msg":"panic"`, `"msg":"panic in recovery"`, `"msg":"unexpected"`, harness.CardThatPays, harness.CardWithoutFunds}
 
+const (
+	// firstCard is where in disasters the card numbers begin.
+	firstCard = 6
+	// quotedOfLog is how much is told of a line in a log.
+	quotedOfLog = 400
+)
+
 func (s *stage) readLogs() []record.Violation {
 	var wrong []record.Violation
 	for _, i := range s.instances {
@@ -283,8 +307,15 @@ func (s *stage) readLogs() []record.Violation {
 		}
 		logs := i.logs()
 		for n, words := range disasters {
-			if strings.Contains(logs, words) {
-				wrong = append(wrong, s.violation("clean-log", "the log of %s holds disaster %d", i.name, n))
+			if _, after, holds := strings.Cut(logs, words); holds {
+				line, _, _ := strings.Cut(after, "\n")
+				switch line = line[:min(len(line), quotedOfLog)]; {
+				case n >= firstCard:
+					words = "a card number"
+				case !slices.ContainsFunc(disasters[firstCard:], func(card string) bool { return strings.Contains(line, card) }):
+					words += line
+				}
+				wrong = append(wrong, s.violation("clean-log", "the log of %s holds %s", i.name, words))
 			}
 		}
 	}
@@ -314,13 +345,10 @@ func (s *stage) recoveries(ctx context.Context) ([]time.Duration, error) {
 	return list, rows.Err()
 }
 
-// paymentID and valueIn read what a 201 acknowledged; "" if it is none.
-func paymentID(body []byte) string { return acknowledged(body).ID }
-
+// valueIn reads what a 201 acknowledged; "" if it is none.
 func valueIn(body []byte) string { return acknowledged(body).Amount.Value.String() }
 
 func acknowledged(body []byte) (p struct {
-	ID     string `json:"id"`
 	Amount struct {
 		Value json.Number `json:"value"`
 	} `json:"amount"`

@@ -47,6 +47,10 @@ var scenes = []scene{
 	{"a take-over that never was", "can_void", takeOverNeverWas},
 	claimSentOn,
 	claimReadBack,
+	{"a refund that reaches nobody", "", refundReachesNobody},
+	{"two refunds that are too much together", "", tooMuchTogether},
+	{"called back twice", "", calledBackTwice},
+	{"a capture that begins while another one ends", "", beginsWhileAnotherEnds},
 }
 
 // sceneNamed finds a scene.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/oncepay/oncepay/internal/faultpoint"
 	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
+	"github.com/oncepay/oncepay/internal/transactions"
 	"github.com/oncepay/oncepay/test/faults/pspproxy"
 	"github.com/oncepay/oncepay/test/faults/record"
 )
@@ -22,13 +23,19 @@ type order struct {
 	about    string // for the log
 	manner   manner
 	story    story
-	declined bool // its card has no funds
-	turn     int  // early, goodMeasure, or between them
-	last     bool // PostgreSQL is killed as soon as it has been told that it is paid
+	kind     transactions.Type // of its payment; "": a purchase
+	says     string            // its description, with which the sandbox can be told to misbehave
+	deed     *deed             // what it does with another's payment; nil: it is a payment of its own
+	after    [][]*order        // what is done with its payment, one group after the other; those of a group at once
+	paid     outcomeOf         // what it was told, once it was
+	declined bool              // its card has no funds
+	turn     int               // early, goodMeasure, or between them
+	last     bool              // PostgreSQL is killed as soon as it has been told that it is paid
 
 	// What the provider's network does to the n-th request of each kind.
 	charges, inquiries, voids []pspproxy.Act
-	sent                      bool // a charge has come by; guarded by scripts.mu
+	callbacks                 []string // and to the n-th callback about it
+	sent                      bool     // a charge has come by; guarded by scripts.mu
 	// steps at fault points, and points whose kill is followed by another.
 	steps []planned
 	twice []faultpoint.Point
@@ -57,20 +64,24 @@ const (
 // scripts are the orders that have something ahead of them at the provider.
 type scripts struct {
 	mu          sync.Mutex
-	byOrder     map[string]*order // by account and order
+	byOrder     map[string]*order // by account and order, those that pay
+	byNonce     map[string]*order // by account and nonce
 	byReference map[string]*order
 	calm        bool
 	healed      chan struct{} // closed by heal
 }
 
 func newScripts() *scripts {
-	return &scripts{byOrder: map[string]*order{}, byReference: map[string]*order{}, healed: make(chan struct{})}
+	return &scripts{byOrder: map[string]*order{}, byNonce: map[string]*order{}, byReference: map[string]*order{}, healed: make(chan struct{})}
 }
 
 func (s *scripts) add(account string, o *order) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.byOrder[account+"/"+o.id] = o
+	s.byNonce[account+"/"+o.nonce] = o
+	if o.deed == nil {
+		s.byOrder[account+"/"+o.id] = o
+	}
 }
 
 // heal ends the provider's bad days.
@@ -88,11 +99,11 @@ func (s *scripts) next(r pspproxy.Request) (*order, pspproxy.Act) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.byReference[r.Reference]
-	if o == nil && r.Order != "" {
+	if o == nil && r.Kind == pspproxy.Charge && r.Order != "" {
 		o = s.byOrder[r.Account+"/"+r.Order]
 		s.byReference[r.Reference] = o
 	}
-	if o != nil && r.Kind == pspproxy.Charge {
+	if o != nil && (r.Kind == pspproxy.Charge || r.Kind == pspproxy.Operation) {
 		o.sent = true
 	}
 	if o == nil || s.calm {
@@ -104,7 +115,7 @@ func (s *scripts) next(r pspproxy.Request) (*order, pspproxy.Act) {
 		acts = &o.inquiries
 	case pspproxy.Void:
 		acts = &o.voids
-	case pspproxy.Charge, pspproxy.Other:
+	case pspproxy.Charge, pspproxy.Operation, pspproxy.Other:
 	}
 	if len(*acts) == 0 {
 		return o, pspproxy.Act{}
@@ -112,6 +123,25 @@ func (s *scripts) next(r pspproxy.Request) (*order, pspproxy.Act) {
 	act := (*acts)[0]
 	*acts = (*acts)[1:]
 	return o, act
+}
+
+// nextCallback takes what befalls the next callback about a reference.
+func (s *scripts) nextCallback(reference string) (nonce, fault string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.byReference[reference]
+	if o == nil || s.calm || len(o.callbacks) == 0 {
+		return "", ""
+	}
+	fault, o.callbacks = o.callbacks[0], o.callbacks[1:]
+	return o.nonce, fault
+}
+
+// of is the order behind a reference, or nil.
+func (s *scripts) of(reference string) *order {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byReference[reference]
 }
 
 // knows says whether the order behind a reference is known.
@@ -129,19 +159,18 @@ func (s *scripts) sent(o *order) bool {
 }
 
 // introduce tells which order a reference is of, where no charge with it has come
-// by yet.
+// by yet: of an order that acts on another's payment none ever does.
 func (s *stage) introduce(reference string) {
 	ctx, cancel := context.WithTimeout(context.Background(), providerTimeout)
 	defer cancel()
-	var account, id string
-	err := s.pool.QueryRow(ctx, `SELECT p.account_id::text, p.merchant_order_id FROM transactions t
-		JOIN payments p ON p.account_id = t.account_id AND p.id = t.payment_id WHERE t.id = $1::uuid`, reference).Scan(&account, &id)
+	var account, nonce string
+	err := s.pool.QueryRow(ctx, `SELECT account_id::text, nonce FROM transactions WHERE id = $1::uuid`, reference).Scan(&account, &nonce)
 	if err != nil {
 		return // then nothing befalls this request
 	}
 	s.scripts.mu.Lock()
 	defer s.scripts.mu.Unlock()
-	s.scripts.byReference[reference] = s.scripts.byOrder[account+"/"+id]
+	s.scripts.byReference[reference] = s.scripts.byNonce[account+"/"+nonce]
 }
 
 // faultName is what a provider's fault is called in the report.
@@ -154,7 +183,7 @@ func faultName(k pspproxy.Kind, f pspproxy.Fault) string {
 
 // judge is what the provider's proxies ask.
 func (s *stage) judge(r pspproxy.Request) pspproxy.Act {
-	if r.Kind == pspproxy.Inquiry && !s.scripts.knows(r.Reference) {
+	if r.Kind != pspproxy.Charge && r.Kind != pspproxy.Other && !s.scripts.knows(r.Reference) {
 		s.introduce(r.Reference)
 	}
 	o, act := s.scripts.next(r)
@@ -173,7 +202,7 @@ func (s *stage) brokenOff(r pspproxy.Request, after time.Duration) {
 	if i := s.instance(r.Proxy); i == nil || i.disturbed(providerTimeout) {
 		return
 	}
-	s.faults.breakOff(record.BrokenOff{Order: r.Order, After: after, Detail: "by " + r.Proxy})
+	s.faults.breakOff(s.scripts.of(r.Reference), record.BrokenOff{Order: r.Order, After: after, Detail: "by " + r.Proxy})
 }
 
 // prepare tells everybody what is to befall an order.
@@ -197,15 +226,23 @@ func die() step { return step{die: true} }
 
 func freeze(d time.Duration) step { return step{stop: d} }
 
+// commitOfSeveral ends a database transaction of several statements, as the end of an
+// action is one. Payments need none.
+const commitOfSeveral = "commit"
+
 // cut loses the question of the statement that comes next, or the answer to it.
 func (s *stage) cut(statement string, at pgproxy.Point) step {
 	what := "answer to"
 	if at == pgproxy.Asked {
 		what = "statement"
 	}
+	full := "transactions." + statement
+	if statement == commitOfSeveral {
+		full = statement
+	}
 	return step{name: fmt.Sprintf("database: %s %s lost", what, statement), do: func(q faultpoint.Question) {
 		if i := s.instance(q.Instance); i != nil {
-			i.db.Cut("transactions."+statement, at)
+			i.db.Cut(full, at)
 		}
 	}}
 }

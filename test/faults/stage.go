@@ -196,10 +196,13 @@ type stage struct {
 	rec       *record.Log
 	faults    *faults
 	scripts   *scripts
+	postman   *postman
+	secret    string        // with which the provider signs its callbacks
 	token     string        // the operator's
 	behind    time.Duration // since when the standby is
 	doubts    []doubt       // of the failovers to one that was
 	clients   clients
+	early     []record.Violation // seen while faults went on, by one goroutine, which has ended before anybody judges
 }
 
 // newStage sets everything up and returns once all instances answer.
@@ -236,7 +239,11 @@ func newStage(ctx context.Context, g *ground, o set) (_ *stage, err error) {
 	if s.ctl, err = startController(ctx, s.dir); err != nil {
 		return nil, err
 	}
-	s.ctl.told = s.faults.note
+	s.ctl.told = s.noteStep
+	s.secret = harness.Unguessable("callbacks")
+	if s.postman, err = startPostman(ctx, s); err != nil {
+		return nil, err
+	}
 	s.ctl.died = func(name string) {
 		for _, i := range s.instances {
 			if i.name == name {
@@ -259,6 +266,7 @@ func newStage(ctx context.Context, g *ground, o set) (_ *stage, err error) {
 func (s *stage) startSandbox(ctx context.Context) error {
 	s.sandbox = &daemon{name: "sandbox", binary: s.binary, dir: s.dir, command: harness.Command{
 		Args: []string{"sandbox", "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(s.dir, "bank")},
+		Env:  []string{"PAYMENTS_CALLBACK_SECRET=" + s.secret},
 	}}
 	ready := make(chan string, 1)
 	s.sandbox.ready = func(out string) bool {
@@ -299,7 +307,9 @@ func (s *stage) startInstance(ctx context.Context, name, dbURL string, shared ha
 		shared.DatabaseURL = i.bouncer.URL(s.dbName, pgtest.AppRole)
 	}
 	command := shared.ServeCommand("--provider-timeout", providerTimeout.String(), "--settle", settling.String(),
-		"--lease", lease.String(), "--recovery-interval", recoveryEvery.String(), "--shutdown-timeout", "5s")
+		"--lease", lease.String(), "--recovery-interval", recoveryEvery.String(), "--shutdown-timeout", "5s",
+		"--public-url", s.postman.url())
+	command.Env = append(command.Env, "PAYMENTS_CALLBACK_SECRET="+s.secret)
 	command.Env = append(command.Env, faultEnv(s.ctl.socket, name, s.withhold)...)
 	command.Env = append(command.Env, s.env[name]...)
 	i.daemon = daemon{name: name, binary: s.binary, dir: s.dir, command: command, ready: i.isReady}
@@ -389,6 +399,9 @@ func (s *stage) close(ctx context.Context) error {
 		wg.Go(s.sandbox.stop)
 	}
 	wg.Wait()
+	if s.postman != nil {
+		s.postman.close()
+	}
 	for _, i := range s.instances {
 		if i.psp != nil {
 			i.psp.Close()

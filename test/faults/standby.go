@@ -28,7 +28,7 @@ const (
 	serverFailedOver       = "database: failed over to its synchronous standby"
 	serverFailedOverBehind = "database: failed over while the standby was behind"
 	serverFailedOverAsync  = "database: failed over to an asynchronous standby"
-	standbyAway            = "database: the synchronous standby is away"
+	standbyAway            = "database: synchronous standby away"
 	waitsCancelled         = "database: commits cancelled that wait for the standby"
 )
 

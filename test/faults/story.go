@@ -2,12 +2,25 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/oncepay/oncepay/internal/transactions"
 )
 
-// play lets an order happen, from its first request to its last. It reports
-// whether the client got its answer.
+// play lets an order happen, from its first request to its last, and then what is done
+// with its payment. It reports whether the client got its answers.
 func (s *stage) play(ctx context.Context, o *order) bool {
+	return s.playAlone(ctx, o) && s.playOn(ctx, o)
+}
+
+// playAlone lets an order happen, without what follows.
+func (s *stage) playAlone(ctx context.Context, o *order) bool {
 	s.prepare(o)
 	switch o.story {
 	case reborn:
@@ -85,4 +98,81 @@ func (s *stage) playPerson(ctx context.Context, o *order) bool {
 	}
 	s.askAgain(ctx, o)
 	return true
+}
+
+// playOn does what is to be done with an order's payment, if there is one: one group of
+// actions after the other, those of a group at once, as several clerks do.
+func (s *stage) playOn(ctx context.Context, o *order) bool {
+	if len(o.after) == 0 && o.paid.redirect == "" {
+		return true
+	}
+	if !s.awaitDecision(ctx, o) {
+		return false
+	}
+	answered := atomic.Bool{}
+	answered.Store(true)
+	for _, clerks := range o.after {
+		var wg sync.WaitGroup
+		for _, a := range clerks {
+			if o.paid.status != string(transactions.Succeeded) || a.deed.on != nil && a.deed.on.paid.transaction == "" {
+				continue // there is nothing to act on
+			}
+			wg.Go(func() {
+				if !s.playAlone(ctx, a) {
+					answered.Store(false)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	return answered.Load()
+}
+
+// awaitDecision waits until the provider has decided about what it only accepted; a
+// challenge is answered as a payer does. It reports whether it was decided.
+func (s *stage) awaitDecision(ctx context.Context, o *order) bool {
+	for ctx.Err() == nil && o.paid.status == string(transactions.Pending) {
+		if o.paid.redirect != "" {
+			s.answerChallenge(ctx, o)
+		}
+		if c := s.client(s.via(o, 0), o.merchant); c != nil {
+			if a := c.Get(ctx, "/v1/payments/"+o.paid.payment); a.Err == nil && a.Status == http.StatusOK {
+				o.paid.status = firstStatus(a.Body)
+			}
+		}
+		rest(ctx, 4*restPause)
+	}
+	return o.paid.status != string(transactions.Pending)
+}
+
+// firstStatus is the status of the transaction that made a payment, which is the last
+// of its list; pending, if that cannot be read.
+func firstStatus(body []byte) string {
+	var p struct {
+		Transactions []struct {
+			Status string `json:"status"`
+		} `json:"transactions"`
+	}
+	if json.Unmarshal(body, &p) != nil || len(p.Transactions) == 0 {
+		return string(transactions.Pending)
+	}
+	return p.Transactions[len(p.Transactions)-1].Status
+}
+
+// theRightCode is what the payer answers the sandbox's challenge with.
+const theRightCode = "1234"
+
+// answerChallenge does what a payer does on the page that the provider showed. Whoever
+// does it a second time changes nothing.
+func (s *stage) answerChallenge(ctx context.Context, o *order) {
+	form := url.Values{"code": {theRightCode}}.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.paid.redirect, strings.NewReader(form))
+	if err != nil {
+		return
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	client := &http.Client{Timeout: callbackLimit, Transport: &http.Transport{DisableKeepAlives: true}}
+	if res, err := client.Do(req); err == nil { // else the provider is away for a moment
+		_ = res.Body.Close()
+	}
 }

@@ -9,6 +9,9 @@ const (
 	adapterFile = "internal/providers/sandbox/adapter.go"
 	purgeFile   = "internal/idem/store.go"
 	confirmFile = "internal/postgres/confirm.go"
+	statesFile  = "internal/transactions/states.go"
+	actionFile  = "internal/transactions/action_store.go"
+	hearFile    = "internal/transactions/callback.go"
 	// addedFile is none of the product's.
 	addedFile = "internal/transactions/mutant.go"
 )
@@ -20,6 +23,7 @@ func All() []Mutant {
 		selectThenInsert(), finishUnconditional(), purgeUnresolved(), requestContext(), transportResends(), eventOutside(),
 		fenceAlone(), expiryFromClaim(), deleteByKey(), proofIgnoresMaySendUntil(), holderNotCompared(),
 		warningNotHeard(), readBackUnlocked(),
+		reservationLeaked(), refundNotReserved(), callbackUnchecked(), paymentNotLocked(),
 	}
 }
 
@@ -42,21 +46,21 @@ func callInsideTransaction() Mutant {
 	}
 	if errors.Is(err, sql.ErrNoRows) {
 `},
-			{storeFile, "s.confirmed(ctx, &n, sqlFinish,", "one(s.within(ctx, tx.ID).Raw(sqlFinish,"},
-			{storeFile, "e.resolution.reason, e.resolution.requestID)\n", "e.resolution.reason, e.resolution.requestID), &n)\n"},
+			{storeFile, "one(db.Raw(sqlFinish,", "one(within(db, tx.ID).Raw(sqlFinish,"},
 			{storeFile, `wrap("finish", err)`, `wrap("finish", commit(tx.ID, err))`},
-			{storeFile, "s.db.Conn(ctx).Raw(sqlLeave,", "s.within(ctx, tx.ID).Raw(sqlLeave,"},
+			{storeFile, "s.db.Conn(ctx).Raw(sqlLeave,", "within(s.db.Conn(ctx), tx.ID).Raw(sqlLeave,"},
 			{storeFile, `wrap("leave", err)`, `wrap("leave", commit(tx.ID, err))`},
-			{storeFile, `wrap("observe", s.db.Conn(ctx).Exec(sqlObserve,`, `wrap("observe", commit(tx.ID, s.within(ctx, tx.ID).Exec(sqlObserve,`},
+			{storeFile, `wrap("observe", s.db.Conn(ctx).Exec(sqlObserve,`, `wrap("observe", commit(tx.ID, within(s.db.Conn(ctx), tx.ID).Exec(sqlObserve,`},
 			{storeFile, "r.AuthorizationCode, r.Detail).Error)", "r.AuthorizationCode, r.Detail).Error))"},
 			{addedFile, "", `package transactions
 
 import (
-	"context"
 	"sync"
 
 	"github.com/google/uuid"
 	"gorm.io/gorm"
+
+	"github.com/oncepay/oncepay/internal/postgres"
 )
 
 // claims are the database transactions that are open while a provider is called,
@@ -64,11 +68,11 @@ import (
 var claims sync.Map
 
 // within is the open database transaction of id, if there is one.
-func (s store) within(ctx context.Context, id uuid.UUID) *gorm.DB {
+func within(db postgres.Tx, id uuid.UUID) postgres.Tx {
 	if open, ok := claims.Load(id); ok {
-		return open.(*gorm.DB).WithContext(ctx)
+		return open.(*gorm.DB)
 	}
-	return s.db.Conn(ctx)
+	return db
 }
 
 // commit ends the open database transaction of id, by how its last write went.
@@ -106,14 +110,7 @@ func releaseBeforeProofMoment() Mutant {
 		Defect: "An inquiry that is answered \"unknown\" gives the nonce back at once, while the charge may still be on its way; it arrives after all, " +
 			"and the next request makes another. (A void would stop the late charge, so the provider has none.)",
 		Edits: []Edit{
-			{settleFile, "\t\tsentAt := r.now()\n", ""},
-			{settleFile, `		if r.charge == nil && !sentAt.Before(r.tx.proofMoment()) {
-			result, proven = s.prove(ctx, r, result)
-			return result, proven, nil
-		}
-`, `		result, proven = s.prove(ctx, r, result)
-		return result, proven, nil
-`},
+			{settleFile, "\t\tcase r.deliver == nil && !sentAt.Before(r.tx.proofMoment()):\n", "\t\tdefault:\n"},
 		},
 		Withhold: "can_void",
 	}
@@ -167,7 +164,7 @@ func nonceAsReference() Mutant {
 		Defect: "The provider knows a charge by the merchant's nonce, which may live again; the provider takes the second life's charge for a repetition of the first's, " +
 			"and the merchant is told of a payment that was never made.",
 		Edits: []Edit{
-			{serviceFile, "Reference: transaction.String(),", "Reference: cmd.Nonce,"},
+			{serviceFile, "Reference: transaction.String(),", "Reference: c.Nonce,"},
 			{settleFile, "Reference: r.tx.ID.String(),", "Reference: r.tx.Nonce,"},
 		},
 	}
@@ -186,6 +183,7 @@ func selectThenInsert() Mutant {
 	faultpoint.Reach(faultpoint.BeginBefore, cmd.Nonce)
 `},
 			{storeFile, "    ON CONFLICT (account_id, mode, key_id) DO NOTHING\n", ""},
+			{actionFile, "    ON CONFLICT (account_id, mode, key_id) DO NOTHING\n", ""},
 		},
 		Setup: `ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey;
 CREATE INDEX idempotency_keys_key ON idempotency_keys (account_id, mode, key_id);`,
@@ -196,17 +194,12 @@ func finishUnconditional() Mutant {
 	return Mutant{
 		Name: "finish-unconditional",
 		Defect: "An outcome is saved on the transaction's id alone, on no fence, no holder, and even over another outcome; a late holder turns a charge that was told as a success " +
-			"into an error, or gives its nonce back. (The payment's sums would refuse a second finish, so its constraints are gone.)",
+			"into an error, or gives its nonce back. (A second finish writes the payment's first event once more, so the key that would refuse that is gone.)",
 		Edits: []Edit{
 			{storeFile, "    WHERE ` + underTheFence + `\n    RETURNING t.account_id, t.id, t.payment_id,",
 				"    WHERE t.account_id = $1::uuid AND t.id = $2::uuid AND $3::bigint IS NOT NULL AND $4::uuid IS NOT NULL\n    RETURNING t.account_id, t.id, t.payment_id,"},
 		},
-		Setup: `ALTER TABLE payments
-    DROP CONSTRAINT payments_no_negative_sum,
-    DROP CONSTRAINT payments_authorized_within_amount,
-    DROP CONSTRAINT payments_settled_within_authorized,
-    DROP CONSTRAINT payments_captured_within_settled,
-    DROP CONSTRAINT payments_refunded_within_settled;
+		Setup: `ALTER TABLE events DROP CONSTRAINT events_pkey;
 ALTER TABLE transactions DROP CONSTRAINT transactions_released_has_no_effect;`,
 	}
 }
@@ -232,8 +225,8 @@ func requestContext() Mutant {
 		Edits: []Edit{
 			{
 				serviceFile,
-				"context.WithTimeout(context.WithoutCancel(ctx), s.lease)\n\tdefer cancel()\n\ta, err := s.create(",
-				"context.WithTimeout(ctx, s.lease)\n\tdefer cancel()\n\ta, err := s.create(",
+				"context.WithTimeout(context.WithoutCancel(ctx), s.lease)\n\tdefer cancel()\n\ta, err := s.execute(",
+				"context.WithTimeout(ctx, s.lease)\n\tdefer cancel()\n\ta, err := s.execute(",
 			},
 			{settleFile, "context.WithTimeout(context.WithoutCancel(ctx), saveLimit)", "context.WithTimeout(ctx, saveLimit)"},
 		},
@@ -300,7 +293,7 @@ func fenceAlone() Mutant {
 			"after its nonce was given back, and sends a charge beside the next life's. (A constraint would refuse a lease on a closed row, so it is gone.)",
 		Edits: []Edit{
 			{storeFile, "AND t.fence = $3::bigint AND t.lease_until IS NOT NULL\n" +
-				"      AND (t.lease_until <= clock_timestamp() OR ` + holderGone + ` OR $10::text = 'person' AND t.status = 'PENDING')\n",
+				"      AND (t.lease_until <= clock_timestamp() OR ` + holderGone + ` OR $10::text IN ('person', 'callback') AND t.status = 'PENDING')\n",
 				"AND t.fence = $3::bigint AND $10::text IS NOT NULL\n"},
 		},
 		Setup: `ALTER TABLE transactions DROP CONSTRAINT transactions_unresolved_has_lease;`,
@@ -367,7 +360,8 @@ func warningNotHeard() Mutant {
 		Defect: "A commit that PostgreSQL calls a success counts as one, whatever it warns of beside it; a claim whose wait for the standby was cancelled is sent on, " +
 			"the failover forgets it, and the next request charges again.",
 		Edits: []Edit{
-			{confirmFile, "if err == nil && d.raised.Load() {", "if err == nil && d == nil {"},
+			{confirmFile, "doubtKey{}, d)))\n\tif err == nil && d.raised.Load() {", "doubtKey{}, d)))\n\tif err == nil && d == nil {"},
+			{confirmFile, "d), f)\n\tif err == nil && d.raised.Load() {", "d), f)\n\tif err == nil && d == nil {"},
 		},
 	}
 }
@@ -379,6 +373,89 @@ func readBackUnlocked() Mutant {
 			"the failover forgets it, and the next request charges again.",
 		Edits: []Edit{
 			{storeFile, "const lockedRow = `\nFOR NO KEY UPDATE OF t`", "const lockedRow = ``"},
+		},
+	}
+}
+
+func reservationLeaked() Mutant {
+	return Mutant{
+		Name: "reservation-leaked",
+		Defect: "A capture, cancellation or refund that had no effect ends without giving back what it had reserved on its payment; " +
+			"that part of the money can never be moved again.",
+		Edits: []Edit{
+			{statesFile, "\tif !next.Terminal() {\n\t\treturn s\n\t}\n", "\tif !next.Terminal() || t.Type.acts() && next == Errored {\n\t\treturn s\n\t}\n"},
+		},
+	}
+}
+
+func refundNotReserved() Mutant {
+	return Mutant{
+		Name: "refund-not-reserved",
+		Defect: "What is left to be refunded is looked up before a refund begins, and not by the statement that begins it, and no constraint stands behind that; " +
+			"of two refunds that look at the same time, each is sent, and more goes back than was paid. (Our sandbox declines the second; not every provider does.)",
+		Edits: []Edit{
+			{actionFile, "      AND ($9 <> 'REFUND' OR p.refunded + p.refund_pending + p.charged_back + $10 <= p.settled)\n", ""},
+		},
+		Setup: `ALTER TABLE payments DROP CONSTRAINT payments_refunded_within_settled;
+ALTER TABLE transactions DROP CONSTRAINT transactions_refunded_within_amount;`,
+	}
+}
+
+func callbackUnchecked() Mutant {
+	return Mutant{
+		Name: "callback-unchecked",
+		Defect: "A provider's callback is written straight to the transaction that it names, whether it was here before or not, and whoever is at work on it; " +
+			"each copy of it is another event, and who lives on events counts the payment twice.",
+		Edits: []Edit{
+			{hearFile, "heard, err := s.hear(ctx, p, tx, message)", "heard, err := s.apply(ctx, tx, message.Result)"},
+			{addedFile, "", `package transactions
+
+import (
+	"context"
+
+	"github.com/oncepay/oncepay/internal/faultpoint"
+	"github.com/oncepay/oncepay/internal/providers"
+)
+
+const sqlApply = "/* transactions.apply */\n" +
+	"WITH moved AS (\n" +
+	"    UPDATE transactions t SET status = $3::text, provider_reference = $4::text, response_code = $5::text, authorization_code = $6::text,\n" +
+	"        lease_until = NULL, updated_at = clock_timestamp()\n" +
+	"    WHERE t.account_id = $1::uuid AND t.id = $2::uuid RETURNING t.account_id, t.id, t.payment_id, t.type, t.amount\n" +
+	"), payment AS (\n" +
+	"    UPDATE payments p SET status = $7::text, sub_status = $8::text, version = p.version + 1, authorize_pending = 0, settle_pending = 0,\n" +
+	"        authorized = CASE WHEN $3 = 'SUCCEEDED' THEN moved.amount ELSE 0 END,\n" +
+	"        settled = CASE WHEN $3 = 'SUCCEEDED' AND moved.type = 'PURCHASE' THEN moved.amount ELSE 0 END\n" +
+	"    FROM moved WHERE p.account_id = moved.account_id AND p.id = moved.payment_id RETURNING p.account_id, p.id, p.version\n" +
+	")\n" +
+	"INSERT INTO events (account_id, payment_id, seq, transaction_id, type, status, sub_status, cause, created_at)\n" +
+	"SELECT payment.account_id, payment.id, payment.version, moved.id, 'payment.' || lower(moved.type), $7, $8, 'provider', clock_timestamp()\n" +
+	"FROM payment, moved"
+
+// apply does what a callback says about a payment's first transaction.
+func (s *Service) apply(ctx context.Context, tx Transaction, r providers.Result) (Heard, error) {
+	status := tx.Type.status(r)
+	state := Payment{}.began(tx.Type, status, "")
+	err := s.store.db.Conn(ctx).Exec(sqlApply, tx.AccountID, tx.ID, string(status), r.ProviderReference, r.ResponseCode, r.AuthorizationCode,
+		state.Status, state.Sub).Error
+	faultpoint.Reach(faultpoint.CallbackKept, tx.Nonce)
+	if err != nil {
+		return "", unavailable(err)
+	}
+	return HeardApplied, nil
+}
+`},
+		},
+	}
+}
+
+func paymentNotLocked() Mutant {
+	return Mutant{
+		Name: "payment-not-locked",
+		Defect: "The end of a capture, cancellation or refund works its payment's sums out from a row that it has not locked; what another one reserves meanwhile is overwritten, " +
+			"and that one can never end.",
+		Edits: []Edit{
+			{storeFile, "FROM payments p WHERE p.account_id = $1::uuid AND p.id = $2::uuid FOR NO KEY UPDATE OF p`", "FROM payments p WHERE p.account_id = $1::uuid AND p.id = $2::uuid`"},
 		},
 	}
 }

@@ -83,8 +83,6 @@ func execute(ctx context.Context, conn *pgx.Conn, sql string) error {
 // someValue is a value of that type.
 func someValue(oid uint32) any {
 	switch oid {
-	case pgtype.UUIDOID:
-		return "00000000-0000-0000-0000-000000000001"
 	case pgtype.BoolOID:
 		return true
 	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.NumericOID:
@@ -98,7 +96,7 @@ func someValue(oid uint32) any {
 	case pgtype.TextArrayOID, pgtype.UUIDArrayOID:
 		return []string{}
 	}
-	return "test"
+	return "00000000-0000-0000-0000-000000000001" // an id, or a text that may be one
 }
 
 // statements are the named statements of the packages that mutants edit, as they are

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/oncepay/oncepay/internal/transactions"
 	"github.com/oncepay/oncepay/test/faults/record"
 )
 
@@ -17,7 +16,7 @@ import (
 func acknowledgedKept(t *trial) {
 	seen, lost := map[string]struct{}{}, map[string]struct{}{}
 	for _, a := range t.answers {
-		id := a.payment
+		id := a.life()
 		if a.err != nil {
 			id = a.op.Account + " " + a.op.Nonce // nobody can find it, whatever its id was to be
 		}
@@ -37,23 +36,61 @@ func acknowledgedKept(t *trial) {
 func (t *trial) isKept(a answer) bool {
 	n := nonceOf(a.op)
 	if a.err != nil {
-		t.complain("order %s, %s: a 201 at %s cannot be read: %v", a.op.Order, n, a.op.End, a.err)
+		t.complain("order %s, %s: a %d at %s cannot be read: %v", a.op.Order, n, a.op.Status, a.op.End, a.err)
 		return false
 	}
 	p, found := t.world.payment[rowID{a.op.Account, a.payment}]
+	acts := a.op.Kind == record.Act
 	switch {
 	case !found:
 		t.complain("order %s, %s: payment %s was acknowledged at %s and is missing", a.op.Order, n, a.payment, a.op.End)
-	case !p.Amount.Equal(a.amount) || p.Currency != a.currency:
+	case acts && !t.isDone(a):
+		return false
+	case acts && p.Order == a.op.Order:
+		return true
+	case !acts && !p.Amount.Equal(a.amount) || p.Currency != a.currency:
 		t.complain("order %s, %s: payment %s was acknowledged with %s %s and is kept with %s %s", a.op.Order, n, a.payment, a.amount, a.currency, p.Amount, p.Currency)
 	case p.Order != a.op.Order || a.order != a.op.Order:
 		t.complain("order %s, %s: payment %s was acknowledged for order %s and is kept for order %s", a.op.Order, n, a.payment, a.order, p.Order)
-	case a.status != transactions.Unconfirmed && a.status != p.status():
-		t.complain("order %s, %s: payment %s was acknowledged as %v and is kept as %v", a.op.Order, n, a.payment, a.status, p.status())
+	case !unsure(a.op) && a.status != t.statusAt(a):
+		t.complain("order %s, %s: payment %s was acknowledged as %v with version %d and is kept as %v", a.op.Order, n, a.payment, a.status, a.version, t.statusAt(a))
 	default:
 		return true
 	}
 	return false
+}
+
+// isDone says whether an action that was acknowledged is there: of that payment, with
+// that amount, under that nonce. The payment may have moved on since.
+func (t *trial) isDone(a answer) bool {
+	tx, found := t.world.transaction[rowID{a.op.Account, a.transaction}]
+	switch {
+	case !found:
+		t.complain("order %s, %s: transaction %s was acknowledged at %s and is missing", a.op.Order, nonceOf(a.op), a.transaction, a.op.End)
+	case tx.Payment != a.payment || tx.Nonce != a.op.Nonce || !tx.acts():
+		t.complain("order %s, %s: transaction %s was acknowledged, and is of payment %s and nonce %s", a.op.Order, nonceOf(a.op), a.transaction, tx.Payment, tx.Nonce)
+	case !tx.Amount.Equal(a.amount) || tx.Currency != a.currency:
+		t.complain("order %s, %s: transaction %s was acknowledged with %s %s and is kept with %s %s",
+			a.op.Order, nonceOf(a.op), a.transaction, a.amount, a.currency, tx.Amount, tx.Currency)
+	case !unsure(a.op) && a.status != t.statusAt(a):
+		t.complain("order %s, %s: payment %s was acknowledged as %v with version %d and is kept as %v",
+			a.op.Order, nonceOf(a.op), a.payment, a.status, a.version, t.statusAt(a))
+	default:
+		return true
+	}
+	return false
+}
+
+// statusAt is what the answer's payment was, by the database, when it had the version
+// that the answer tells. What is acknowledged while it is undecided moves on.
+func (t *trial) statusAt(a answer) paymentStatus {
+	var at paymentStatus
+	for _, m := range t.world.paymentMoves[rowID{a.op.Account, a.payment}] {
+		if m.Version == a.version {
+			at = m.after()
+		}
+	}
+	return at
 }
 
 // answerDurable: who was told a 201 finds it stored, byte by byte, under its nonce,
@@ -77,7 +114,7 @@ func answerDurable(t *trial) {
 	for _, n := range slices.SortedFunc(maps.Keys(first), compareNonces) {
 		a := first[n]
 		if !t.isStored(a) {
-			t.complain("%s: the 201 at %s (%s) is not stored under it: %s", n, a.op.End, digest(a.op.Body), tellKeys(t.world.keys[n]))
+			t.complain("%s: the %d at %s (%s) is not stored under it: %s", n, a.op.Status, a.op.End, digest(a.op.Body), tellKeys(t.world.keys[n]))
 		}
 	}
 }
@@ -100,9 +137,9 @@ func tellKeys(keys []key) string {
 	return fmt.Sprintf("its row has a %d (%s)", *k.Status, digest(k.Body))
 }
 
-// told are the 201s of one nonce that name the same payment.
+// told are the answers of one nonce that name the same payment, or action.
 type told struct {
-	payment   string
+	life      string
 	first     answer
 	lastStart time.Duration // the latest 201 was not given before this
 	firstEnd  time.Duration // the earliest was given by then
@@ -117,15 +154,15 @@ func sameAnswer(t *trial) {
 			continue
 		}
 		n := nonceOf(a.op)
-		at := slices.IndexFunc(byNonce[n], func(l *told) bool { return l.payment == a.payment })
+		at := slices.IndexFunc(byNonce[n], func(l *told) bool { return l.life == a.life() })
 		if at < 0 {
-			byNonce[n] = append(byNonce[n], &told{payment: a.payment, first: a, lastStart: a.op.Start, firstEnd: a.op.End})
+			byNonce[n] = append(byNonce[n], &told{life: a.life(), first: a, lastStart: a.op.Start, firstEnd: a.op.End})
 			continue
 		}
 		l := byNonce[n][at]
 		l.lastStart, l.firstEnd = max(l.lastStart, a.op.Start), min(l.firstEnd, a.op.End)
 		if !bytes.Equal(l.first.op.Body, a.op.Body) {
-			t.complain("%s, payment %s: the answer at %s (%s) is not the answer at %s (%s); they differ from byte %d on", n, a.payment,
+			t.complain("%s, payment %s: the answer at %s (%s) is not the answer at %s (%s); they differ from byte %d on", n, a.life(),
 				a.op.End, digest(a.op.Body), l.first.op.End, digest(l.first.op.Body), firstDifference(a.op.Body, l.first.op.Body))
 		}
 	}
@@ -135,7 +172,7 @@ func sameAnswer(t *trial) {
 		for i := 1; i < len(lives); i++ {
 			if !couldEnd(t.ages[n], lives[i-1], lives[i]) {
 				t.complain("%s was answered with payment %s until %s or later and with payment %s by %s, and its life had not ended in between", n,
-					lives[i-1].payment, lives[i-1].lastStart, lives[i].payment, lives[i].firstEnd)
+					lives[i-1].life, lives[i-1].lastStart, lives[i].life, lives[i].firstEnd)
 			}
 		}
 	}
@@ -178,7 +215,7 @@ func isolation(t *trial) {
 	}
 	asked := map[string][]string{}
 	for _, o := range t.run.Ops {
-		if o.Kind == record.Pay && !slices.Contains(asked[o.Order], o.Account) {
+		if o.Moves() && !slices.Contains(asked[o.Order], o.Account) {
 			asked[o.Order] = append(asked[o.Order], o.Account)
 		}
 	}

@@ -2,8 +2,10 @@ package oracle
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/shopspring/decimal"
 
@@ -25,7 +27,7 @@ func oneCharge(t *trial) {
 			asked[orderOf{o.Account, o.Order}] = nonceOf(o)
 		}
 	}
-	charges := group(t.run.Ledger, func(e record.Entry) orderOf { return orderOf{e.AccountID, e.MerchantOrderID} })
+	charges := group(t.ledger(isCharge), func(e record.Entry) orderOf { return orderOf{e.AccountID, e.MerchantOrderID} })
 	for _, order := range sortedOrders(charges) {
 		entries := charges[order]
 		n, allowed := asked[order], 1
@@ -39,6 +41,15 @@ func oneCharge(t *trial) {
 		t.figures.DoubleCharges += surplus
 		t.complain("order %s, %s: %d charges in the ledger where %d are allowed: %v", order.order, n, len(entries), allowed, references(entries))
 	}
+}
+
+func isCharge(e record.Entry) bool {
+	return e.Type != string(transactions.Capture) && e.Type != string(transactions.Cancel) && e.Type != string(transactions.Refund)
+}
+
+// ledger is what of the provider's ledger is so.
+func (t *trial) ledger(so func(record.Entry) bool) []record.Entry {
+	return slices.DeleteFunc(slices.Clone(t.run.Ledger), func(e record.Entry) bool { return !so(e) })
 }
 
 func sortedOrders[V any](m map[orderOf]V) []orderOf {
@@ -70,21 +81,42 @@ func chargeAndPayment(t *trial) {
 			t.complain("%s: its payment %s is missing", tx, tx.Payment)
 			continue
 		}
-		if want := paymentAfter(tx.Type, tx.Status); p.status() != want {
-			t.complain("%s is %s %s, and its payment %s is %v, not %v", tx, tx.Type, tx.Status, p.ID, p.status(), want)
-		}
-		if !tx.Amount.Equal(p.Amount) || tx.Currency != p.Currency || tx.Mode != p.Mode {
+		if !tx.acts() && !tx.Amount.Equal(p.Amount) || tx.Currency != p.Currency || tx.Mode != p.Mode {
 			t.complain("%s is of %s %s (%s), and its payment %s of %s %s (%s)", tx, tx.Amount, tx.Currency, tx.Mode, p.ID, p.Amount, p.Currency, p.Mode)
 		}
-		if tx.Status == transactions.Succeeded && booked[tx.ID] != 1 {
-			t.complain("%s, order %s, is SUCCEEDED and has %d entries in the ledger, not 1", tx, p.Order, booked[tx.ID])
+		want := 1
+		if tx.Type == transactions.Verify { // it moves nothing
+			want = 0
+		}
+		if tx.Status == transactions.Succeeded && booked[tx.ID] != want {
+			t.complain("%s, order %s, is SUCCEEDED and has %d entries in the ledger, not %d", tx, p.Order, booked[tx.ID], want)
 		}
 	}
 	for _, p := range t.world.payments {
-		if n := len(t.world.of[rowID{p.Account, p.ID}]); n != 1 {
-			t.complain("payment %s, order %s of account %s, has %d transactions, not 1", p.ID, p.Order, p.Account, n)
+		all := t.world.of[rowID{p.Account, p.ID}]
+		begun := 0
+		for _, tx := range all {
+			if !tx.acts() {
+				begun++
+			}
+		}
+		if begun != 1 {
+			t.complain("payment %s, order %s of account %s, was begun by %d transactions, not 1", p.ID, p.Order, p.Account, begun)
+			continue
+		}
+		if want := paymentAfter(all); p.status() != want {
+			t.complain("payment %s is %v, and by its transactions %v: %s", p.ID, p.status(), want, tellTransactions(all))
 		}
 	}
+}
+
+// tellTransactions are a payment's transactions in few words.
+func tellTransactions(all []transaction) string {
+	var told []string
+	for _, tx := range all {
+		told = append(told, fmt.Sprintf("%s %s of %s", tx.Type, tx.Status, tx.Amount))
+	}
+	return strings.Join(told, ", ")
 }
 
 func (t *trial) judgeEntry(e record.Entry) {
@@ -114,15 +146,14 @@ func (t *trial) judgeEntry(e record.Entry) {
 	}
 }
 
-// purse is one account's money in one currency.
-type purse struct{ account, currency string }
-
-// amounts: the sums agree with the provider's, and each payment's columns with its
-// transaction.
+// amounts: the sums agree with the provider's, payment by payment, and each payment's
+// columns with its transactions.
 func amounts(t *trial) {
-	ledger, ours := map[purse]decimal.Decimal{}, map[purse]decimal.Decimal{}
+	ledger := map[rowID]*sums{}
 	for _, e := range t.run.Ledger {
-		if t.world.reference[e.Reference].Leased { // nothing is believed of it yet
+		tx, found := t.world.reference[e.Reference]
+		if !found {
+			t.complain("the ledger's entry %s is of no payment", e.Reference)
 			continue
 		}
 		amount, err := money.Parse(e.Amount)
@@ -130,64 +161,93 @@ func amounts(t *trial) {
 			t.complain("the ledger's entry %s has no amount: %v", e.Reference, err)
 			continue
 		}
-		key := purse{e.AccountID, e.Currency}
-		ledger[key] = ledger[key].Add(amount)
-	}
-	for _, tx := range t.world.transactions {
-		if tx.Status == transactions.Succeeded {
-			key := purse{tx.Account, tx.Currency}
-			ours[key] = ours[key].Add(tx.Amount)
+		id := rowID{tx.Account, tx.Payment}
+		if ledger[id] == nil {
+			ledger[id] = &sums{}
 		}
-		if p, found := t.world.payment[rowID{tx.Account, tx.Payment}]; found {
-			t.judgeColumns(p, tx)
+		ledger[id].add(transaction{Type: transactions.Type(e.Type), Status: transactions.Succeeded, Amount: amount})
+	}
+	for _, p := range t.world.payments {
+		id := rowID{p.Account, p.ID}
+		all := t.world.of[id]
+		var due sums
+		open := false
+		for _, tx := range all {
+			due.add(tx)
+			open = open || tx.Leased
 		}
-	}
-	both := map[purse]struct{}{}
-	for key := range ledger {
-		both[key] = struct{}{}
-	}
-	for key := range ours {
-		both[key] = struct{}{}
-	}
-	for _, key := range slices.SortedFunc(maps.Keys(both), func(a, b purse) int {
-		return cmp.Or(cmp.Compare(a.account, b.account), cmp.Compare(a.currency, b.currency))
-	}) {
-		if !ledger[key].Equal(ours[key]) {
-			t.complain("account %s: the ledger's charges are %s %s, our succeeded transactions %s", key.account, ledger[key], key.currency, ours[key])
+		t.judgeColumns(p, due, all)
+		if booked := ledger[id]; !open { // else nothing is believed of it yet
+			if booked == nil {
+				booked = &sums{}
+			}
+			t.judgeBooked(p, *booked)
 		}
+		t.judgeRefunds(all)
+	}
+}
+
+// column is one of a payment's sums, and what it has to be.
+type column struct {
+	name      string
+	have, due decimal.Decimal
+	pending   bool
+}
+
+func (p payment) columns(due sums) []column {
+	return []column{
+		{"authorized", p.Authorized, due.authorized, false},
+		{"authorize_pending", p.AuthorizePending, due.authorizePending, true},
+		{"settled", p.Settled, due.settled, false},
+		{"settle_pending", p.SettlePending, due.settlePending, true},
+		{"captured", p.Captured, due.captured, false},
+		{"refunded", p.Refunded, due.refunded, false},
+		{"refund_pending", p.RefundPend, due.refundPending, true},
+		{"canceled", p.Canceled, due.canceled, false},
+		{"cancel_pending", p.CancelPending, due.cancelPending, true},
 	}
 }
 
 // judgeColumns: an unresolved transaction has its amount pending, a successful one
-// has it in its place, and any other leaves nothing.
-func (t *trial) judgeColumns(p payment, tx transaction) {
-	var authorized, authorizePending, settled, settlePending decimal.Decimal
-	switch {
-	case !tx.Status.Terminal():
-		authorizePending = tx.Amount
-		if tx.Type == transactions.Purchase {
-			settlePending = tx.Amount
+// has it in its place, and any other leaves nothing. What is pending for nobody has
+// leaked.
+func (t *trial) judgeColumns(p payment, due sums, all []transaction) {
+	for _, c := range p.columns(due) {
+		if c.have.Equal(c.due) {
+			continue
 		}
-	case tx.Status == transactions.Succeeded:
-		authorized = tx.Amount
-		if tx.Type == transactions.Purchase {
-			settled = tx.Amount
+		if c.pending && c.have.GreaterThan(c.due) {
+			t.figures.Leaked++
+		}
+		t.complain("payment %s: %s is %s, not %s; it has %s", p.ID, c.name, c.have, c.due, tellTransactions(all))
+	}
+}
+
+// judgeBooked: what has moved by our books has moved by the provider's.
+func (t *trial) judgeBooked(p payment, booked sums) {
+	for _, c := range p.columns(booked) {
+		if !c.pending && !c.have.Equal(c.due) {
+			t.complain("payment %s, order %s of account %s: %s is %s, and %s by the provider's ledger", p.ID, p.Order, p.Account, c.name, c.have, c.due)
 		}
 	}
-	for _, column := range []struct {
-		name      string
-		have, due decimal.Decimal
-	}{
-		{"authorized", p.Authorized, authorized},
-		{"authorize_pending", p.AuthorizePending, authorizePending},
-		{"settled", p.Settled, settled},
-		{"settle_pending", p.SettlePending, settlePending},
-		{"captured", p.Captured, decimal.Zero},
-		{"refunded", p.Refunded, decimal.Zero},
-		{"refund_pending", p.RefundPend, decimal.Zero},
-	} {
-		if !column.have.Equal(column.due) {
-			t.complain("payment %s: %s is %s, not %s; %s is %s %s of %s", p.ID, column.name, column.have, column.due, tx, tx.Type, tx.Status, tx.Amount)
+}
+
+// judgeRefunds: what was refunded of each purchase or capture is what its refunds say.
+func (t *trial) judgeRefunds(all []transaction) {
+	due := map[string]*sums{}
+	for _, tx := range all {
+		if due[tx.Target] == nil {
+			due[tx.Target] = &sums{}
+		}
+		due[tx.Target].add(tx)
+	}
+	for _, tx := range all {
+		want := due[tx.ID]
+		if want == nil {
+			want = &sums{}
+		}
+		if !tx.Refunded.Equal(want.refunded) || !tx.RefundPending.Equal(want.refundPending) {
+			t.complain("%s: refunded is %s with %s pending, not %s with %s", tx, tx.Refunded, tx.RefundPending, want.refunded, want.refundPending)
 		}
 	}
 }

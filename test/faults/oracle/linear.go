@@ -124,7 +124,7 @@ func factOf(o record.Op) fact {
 		return nothing
 	}
 	switch o.Kind {
-	case record.Pay:
+	case record.Pay, record.Act:
 		return factOfPay(o)
 	case record.Look:
 		switch {
@@ -149,9 +149,9 @@ func factOfPay(o record.Op) fact {
 		return nothing
 	}
 	switch code := apierr.Code(o.Code); {
-	case o.Status == http.StatusCreated:
+	case o.Told():
 		return isAnswered
-	case o.Status == http.StatusBadRequest:
+	case o.Status == http.StatusBadRequest, o.Status == http.StatusNotFound:
 		return notAnswered
 	case o.Status == http.StatusConflict && code == apierr.RequestInProcess,
 		o.Status == http.StatusBadGateway && code == apierr.ProviderError,
@@ -234,7 +234,7 @@ func saidBy(o record.Op) (what said, ok bool) {
 	what.fact = factOf(o)
 	switch what.fact {
 	case isAnswered:
-		what.payment, what.bytes = readAnswer(o).payment, sha256.Sum256(o.Body)
+		what.payment, what.bytes = readAnswer(o).life(), sha256.Sum256(o.Body)
 		return what, what.payment != "" // or else acknowledgedKept complains of it
 	case isPayment:
 		what.payment = o.Payment
@@ -248,7 +248,7 @@ func saidBy(o record.Op) (what said, ok bool) {
 // answer only.
 func canHaveBegun(ops []record.Op, look record.Op) bool {
 	return slices.ContainsFunc(ops, func(o record.Op) bool {
-		return o.Kind == record.Pay && o.Start <= look.End && (factOf(o) != isAnswered || readAnswer(o).payment == look.Payment)
+		return o.Moves() && o.Start <= look.End && (factOf(o) != isAnswered || readAnswer(o).life() == look.Payment)
 	})
 }
 
@@ -297,8 +297,8 @@ func tellOp(o record.Op) string {
 		return fmt.Sprintf("look %d: not answered, payment %s", o.Status, o.Payment)
 	case o.Kind == record.Look:
 		return fmt.Sprintf("look %d: nothing", o.Status)
-	case o.Status == http.StatusCreated:
-		return fmt.Sprintf("pay 201 payment %s (%s)", readAnswer(o).payment, digest(o.Body))
+	case o.Told():
+		return fmt.Sprintf("%s %d payment %s (%s)", o.Kind, o.Status, readAnswer(o).life(), digest(o.Body))
 	}
-	return fmt.Sprintf("pay %d %s", o.Status, o.Code)
+	return fmt.Sprintf("%s %d %s", o.Kind, o.Status, o.Code)
 }

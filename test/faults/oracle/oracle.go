@@ -12,18 +12,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/shopspring/decimal"
 
 	"github.com/oncepay/oncepay/internal/money"
+	"github.com/oncepay/oncepay/internal/transactions"
 	"github.com/oncepay/oncepay/test/faults/record"
 )
 
 // The names of the oracles.
 const (
 	OneCharge        = "one-charge"
+	OneOperation     = "one-operation"
+	WithinBounds     = "within-bounds"
 	AcknowledgedKept = "acknowledged-kept"
 	AnswerDurable    = "answer-durable"
 	ChargeAndPayment = "charge-and-payment"
@@ -43,6 +45,8 @@ var oracles = []struct {
 	judge func(*trial)
 }{
 	{OneCharge, oneCharge},
+	{OneOperation, oneOperation},
+	{WithinBounds, withinBounds},
 	{AcknowledgedKept, acknowledgedKept},
 	{AnswerDurable, answerDurable},
 	{ChargeAndPayment, chargeAndPayment},
@@ -78,15 +82,22 @@ type Run struct {
 
 // Figures are the run in numbers.
 type Figures struct {
-	Acknowledged  int // payments that a client was told of by a 201
+	Acknowledged  int // payments, and actions, that a client was told of
 	Lost          int // of these, the ones that are missing or different
 	DoubleCharges int // charges beyond the one that an order's nonce and life allow
-	Charges       int // lines of the ledger
-	Unresolved    int // transactions that are neither terminal nor parked
-	Parked        int
-	Nonces        int
-	Shown         int // replays that nobody had promised, and that are told otherwise since
-	Undecided     int // nonces whose history was too long to judge in the time
+	Charges       int // purchases and authorizations in the ledger
+	Captures      int // in the ledger
+	Cancellations int
+	Refunds       int
+	Callbacks     int // messages of the provider's that were taken in
+	// Captures and refunds beyond the one that a nonce and life allow.
+	DoubleCaptures, DoubleRefunds int
+	Leaked                        int // sums that are reserved for nobody
+	Unresolved                    int // transactions that are neither terminal nor parked
+	Parked                        int
+	Nonces                        int
+	Shown                         int // replays that nobody had promised, and that are told otherwise since
+	Undecided                     int // nonces whose history was too long to judge in the time
 }
 
 // maxComplaints is how often one oracle is quoted. Whatever breaks everything
@@ -143,11 +154,23 @@ func newTrial(r Run, w world) *trial {
 		if endsLife(o) {
 			t.ages[nonceOf(o)] = append(t.ages[nonceOf(o)], o)
 		}
-		if o.Kind == record.Pay && o.Status == http.StatusCreated {
+		if o.Told() {
 			t.answers = append(t.answers, readAnswer(o))
 		}
 	}
-	t.figures.Nonces, t.figures.Charges = len(nonces), len(r.Ledger)
+	t.figures.Nonces, t.figures.Callbacks = len(nonces), w.callbacks
+	for _, e := range r.Ledger {
+		switch transactions.Type(e.Type) {
+		case transactions.Capture:
+			t.figures.Captures++
+		case transactions.Cancel:
+			t.figures.Cancellations++
+		case transactions.Refund:
+			t.figures.Refunds++
+		default:
+			t.figures.Charges++
+		}
+	}
 	return t
 }
 
@@ -164,49 +187,77 @@ func (t *trial) complain(format string, args ...any) {
 	t.violations = append(t.violations, record.Violation{Oracle: t.oracle, Seed: t.run.Seed, Detail: fmt.Sprintf(format, args...)})
 }
 
-// answer is a 201, read.
+// answer is a 200 or 201, read.
 type answer struct {
 	op                      record.Op
 	payment, account, order string
+	transaction             string // of an action
 	status                  paymentStatus
-	amount                  decimal.Decimal
+	version                 int64
+	amount                  decimal.Decimal // of the payment, or of the action
 	currency                string
 	err                     error // it could not be read, and nothing else is known
 }
 
+// life is what the answer's nonce stands for: a payment, or what was done with one.
+func (a answer) life() string {
+	if a.op.Kind == record.Act {
+		return a.transaction
+	}
+	return a.payment
+}
+
 var errNoID = errors.New("it has no id")
 
-// readAnswer reads what the oracles need of a 201. Its errors quote nothing of the
+// shown is a payment, or an action, as an answer shows it.
+type shown struct {
+	ID              string `json:"id"`
+	AccountID       string `json:"account_id"`
+	MerchantOrderID string `json:"merchant_order_id"`
+	Status          string `json:"status"`
+	SubStatus       string `json:"sub_status"`
+	Version         int64  `json:"version"`
+	Amount          struct {
+		Value    json.RawMessage `json:"value"`
+		Currency string          `json:"currency"`
+	} `json:"amount"`
+}
+
+// readAnswer reads what the oracles need of an answer. Its errors quote nothing of the
 // body, which has parts of a card in it.
 func readAnswer(o record.Op) answer {
 	var body struct {
-		ID              string `json:"id"`
-		AccountID       string `json:"account_id"`
-		MerchantOrderID string `json:"merchant_order_id"`
-		Status          string `json:"status"`
-		SubStatus       string `json:"sub_status"`
-		Amount          struct {
-			Value    json.RawMessage `json:"value"`
-			Currency string          `json:"currency"`
-		} `json:"amount"`
+		shown
+		Payment      *shown `json:"payment"` // in a transaction
+		Transactions struct {
+			ID     string          `json:"id"`
+			Amount json.RawMessage `json:"amount"`
+		} `json:"transactions"` // in a payment
 	}
 	a := answer{op: o}
 	if json.Unmarshal(o.Body, &body) != nil {
 		a.err = errors.New("it is not the JSON of a payment")
 		return a
 	}
-	if body.ID == "" {
+	p, value := body.shown, body.Amount.Value
+	switch {
+	case o.Kind == record.Act && body.Payment != nil:
+		p, a.transaction = *body.Payment, body.ID
+	case o.Kind == record.Act:
+		a.transaction, value = body.Transactions.ID, body.Transactions.Amount
+	}
+	if p.ID == "" || o.Kind == record.Act && a.transaction == "" {
 		a.err = errNoID
 		return a
 	}
-	value, err := money.Parse(string(body.Amount.Value))
+	amount, err := money.Parse(string(value))
 	if err != nil {
-		a.err = fmt.Errorf("amount.value: %w", err)
+		a.err = fmt.Errorf("amount: %w", err)
 		return a
 	}
-	a.payment, a.account, a.order = body.ID, body.AccountID, body.MerchantOrderID
-	a.status = paymentStatus{Status: body.Status, Sub: body.SubStatus}
-	a.amount, a.currency = value, body.Amount.Currency
+	a.payment, a.account, a.order = p.ID, p.AccountID, p.MerchantOrderID
+	a.status, a.version = paymentStatus{Status: p.Status, Sub: p.SubStatus}, p.Version
+	a.amount, a.currency = amount, p.Amount.Currency
 	return a
 }
 

@@ -35,6 +35,13 @@ CREATE TABLE campaign.payment_moves (
     version        bigint,
     at             timestamptz DEFAULT clock_timestamp()
 );
+CREATE TABLE campaign.overdrawn (
+    id         bigint      GENERATED ALWAYS AS IDENTITY,
+    account_id uuid,
+    payment_id uuid,
+    sums       text,
+    at         timestamptz DEFAULT clock_timestamp()
+);
 CREATE FUNCTION campaign.note_transaction() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO campaign.moves (account_id, transaction_id, old_status, new_status)
@@ -47,6 +54,17 @@ BEGIN
     VALUES (NEW.account_id, NEW.id, OLD.status, OLD.sub_status, NEW.status, NEW.sub_status, NEW.version);
     RETURN NULL;
 END $$;
+CREATE FUNCTION campaign.note_overdrawn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    INSERT INTO campaign.overdrawn (account_id, payment_id, sums)
+    VALUES (NEW.account_id, NEW.id, format('authorized %s and %s pending, settled %s and %s, canceled %s and %s, refunded %s and %s',
+        NEW.authorized, NEW.authorize_pending, NEW.settled, NEW.settle_pending, NEW.canceled, NEW.cancel_pending, NEW.refunded, NEW.refund_pending));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER campaign_overdrawn AFTER UPDATE ON payments
+    FOR EACH ROW WHEN (NEW.settled + NEW.settle_pending + NEW.canceled + NEW.cancel_pending > NEW.authorized + NEW.authorize_pending
+        OR NEW.refunded + NEW.refund_pending > NEW.settled)
+    EXECUTE FUNCTION campaign.note_overdrawn();
 CREATE TRIGGER campaign_inserted AFTER INSERT ON transactions
     FOR EACH ROW EXECUTE FUNCTION campaign.note_transaction();
 CREATE TRIGGER campaign_moved AFTER UPDATE ON transactions
@@ -60,7 +78,8 @@ CREATE TRIGGER campaign_moved AFTER UPDATE ON payments
 var errNotEmpty = errors.New("oracle: watch: the database has payments already, whose moves nobody saw")
 
 // Watch makes the database remember every move of a transaction's status, and of a
-// payment's, in a schema of its own. It is called once, on an empty, migrated
+// payment's, and each moment at which a payment promised more than it had, in a schema
+// of its own. It is called once, on an empty, migrated
 // database, before the API starts.
 func Watch(ctx context.Context, db *pgx.Conn) error {
 	var used bool

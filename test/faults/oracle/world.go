@@ -13,26 +13,88 @@ import (
 // paymentStatus is a payment's status with its sub_status.
 type paymentStatus = transactions.PaymentStatus
 
-// paymentAfter says what a transaction of that type and status makes of its
-// payment. It is said here once more, so that a slip in the product's own table
-// is seen.
-func paymentAfter(t transactions.Type, s transactions.Status) paymentStatus {
-	switch s {
-	case transactions.Created, transactions.Pending:
+// paymentAfter says what a payment is whose transactions, and no others, are these. It is
+// said here once more, so that a slip in the product's own table is seen.
+func paymentAfter(all []transaction) paymentStatus {
+	var sums sums
+	var first transaction
+	refunding, canceling := false, false
+	for _, tx := range all {
+		if !tx.acts() {
+			first = tx
+		}
+		sums.add(tx)
+		refunding = refunding || tx.Type == transactions.Refund && tx.Status == transactions.Pending
+		canceling = canceling || tx.Type == transactions.Cancel && tx.Status == transactions.Pending
+	}
+	switch first.Status {
+	case transactions.Created:
+		return transactions.Unconfirmed
+	case transactions.Pending:
+		if first.Challenged {
+			return transactions.PaymentChallenged
+		}
 		return transactions.Unconfirmed
 	case transactions.Succeeded:
-		if t == transactions.Authorize {
-			return transactions.PaymentAuthorized
-		}
-		return transactions.PaymentApproved
-	case transactions.Declined:
-		return transactions.PaymentDeclined
-	case transactions.Rejected:
-		return transactions.PaymentRejected
-	case transactions.Errored:
-		return transactions.PaymentErrored
+	default:
+		return paymentStatus{Status: string(first.Status), Sub: string(first.Status)}
 	}
-	return paymentStatus{}
+	switch {
+	case first.Type == transactions.Verify:
+		return transactions.PaymentVerified
+	case refunding:
+		return transactions.PaymentRefundPending
+	case sums.refunded.IsPositive() && sums.refunded.Equal(sums.settled):
+		return transactions.PaymentRefunded
+	case sums.refunded.IsPositive():
+		return transactions.PaymentPartiallyRefunded
+	case sums.captured.IsPositive() && sums.captured.Equal(sums.authorized):
+		return transactions.PaymentCaptured
+	case sums.captured.IsPositive():
+		return transactions.PaymentPartiallyCaptured
+	case sums.settled.IsPositive():
+		return transactions.PaymentApproved
+	case sums.canceled.IsPositive():
+		return transactions.PaymentCanceled
+	case canceling:
+		return transactions.PaymentCancelPending
+	}
+	return transactions.PaymentAuthorized
+}
+
+// sums are what a payment's transactions have moved, and what they may still move.
+type sums struct {
+	authorized, authorizePending, settled, settlePending, captured decimal.Decimal
+	refunded, refundPending, canceled, cancelPending               decimal.Decimal
+}
+
+// add counts a transaction: its amount is in its place once it has succeeded, pending
+// while nobody knows, and nowhere otherwise.
+func (s *sums) add(tx transaction) {
+	place := func(done, pending *decimal.Decimal) {
+		switch {
+		case !tx.Status.Terminal():
+			*pending = pending.Add(tx.Amount)
+		case tx.Status == transactions.Succeeded:
+			*done = done.Add(tx.Amount)
+		}
+	}
+	var uncounted decimal.Decimal
+	switch tx.Type {
+	case transactions.Purchase:
+		place(&s.authorized, &s.authorizePending)
+		place(&s.settled, &s.settlePending)
+	case transactions.Authorize:
+		place(&s.authorized, &s.authorizePending)
+	case transactions.Capture:
+		place(&s.settled, &s.settlePending)
+		place(&s.captured, &uncounted)
+	case transactions.Cancel:
+		place(&s.canceled, &s.cancelPending)
+	case transactions.Refund:
+		place(&s.refunded, &s.refundPending)
+	case transactions.Verify, transactions.Chargeback: // the one moves nothing, the other does not come up
+	}
 }
 
 // payment is a row of payments.
@@ -43,11 +105,13 @@ type payment struct {
 	Authorized, AuthorizePending   decimal.Decimal
 	Settled, SettlePending         decimal.Decimal
 	Captured, Refunded, RefundPend decimal.Decimal
+	Canceled, CancelPending        decimal.Decimal
 	Version                        int64
 }
 
 const sqlPayments = `SELECT account_id::text, id::text, mode, merchant_order_id, status, sub_status, currency, amount,
-    authorized, authorize_pending, settled, settle_pending, captured, refunded, refund_pending, version
+    authorized, authorize_pending, settled, settle_pending, captured, refunded, refund_pending,
+    canceled, cancel_pending, version
 FROM payments ORDER BY id`
 
 func (p payment) status() paymentStatus { return paymentStatus{Status: p.Status, Sub: p.SubStatus} }
@@ -61,10 +125,17 @@ type transaction struct {
 	Amount                     decimal.Decimal
 	Nonce                      string
 	Leased, Parked             bool
+	Target                     string // "": none
+	ResponseCode               string
+	Challenged                 bool
+	Refunded, RefundPending    decimal.Decimal
 }
 
+// acts reports whether it acts on another transaction.
+func (t transaction) acts() bool { return t.Target != "" }
+
 const sqlTransactions = `SELECT account_id::text, id::text, payment_id::text, mode, type, status, currency, amount, nonce,
-    lease_until IS NOT NULL, parked_at IS NOT NULL
+    lease_until IS NOT NULL, parked_at IS NOT NULL, coalesce(target_id::text, ''), response_code, redirect_url <> '', refunded, refund_pending
 FROM transactions ORDER BY id`
 
 func (t transaction) String() string {
@@ -107,6 +178,11 @@ FROM campaign.payment_moves ORDER BY id`
 func (m paymentMove) before() paymentStatus { return paymentStatus{Status: m.Old, Sub: m.OldSub} }
 func (m paymentMove) after() paymentStatus  { return paymentStatus{Status: m.New, Sub: m.NewSub} }
 
+// overdrawn is a payment that had, at some moment, moved or reserved more than there was.
+type overdrawn struct{ Account, Payment, Sums string }
+
+const sqlOverdrawn = `SELECT account_id::text, payment_id::text, sums FROM campaign.overdrawn ORDER BY id`
+
 // key is a row of idempotency_keys.
 type key struct {
 	Account, Nonce string
@@ -123,6 +199,8 @@ type rowID struct{ account, id string }
 type world struct {
 	payments     []payment
 	transactions []transaction
+	overdrawn    []overdrawn
+	callbacks    int // that were taken in
 
 	payment      map[rowID]payment
 	transaction  map[rowID]transaction
@@ -159,6 +237,12 @@ func readWorld(ctx context.Context, db *pgx.Conn) (w world, err error) {
 	paymentMoves, err := rows[paymentMove](ctx, tx, "moves of payments", sqlPaymentMoves)
 	if err != nil {
 		return w, err
+	}
+	if w.overdrawn, err = rows[overdrawn](ctx, tx, "overdrawn payments", sqlOverdrawn); err != nil {
+		return w, err
+	}
+	if err = tx.QueryRow(ctx, `SELECT count(*) FROM callbacks`).Scan(&w.callbacks); err != nil {
+		return w, fmt.Errorf("count callbacks: %w", err)
 	}
 	keys, err := rows[key](ctx, tx, "nonces", sqlKeys)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,11 +29,15 @@ type Kind string
 
 // The kinds of requests.
 const (
-	Charge  Kind = "charge"
-	Inquiry Kind = "inquiry"
-	Void    Kind = "void"
-	Other   Kind = "other"
+	Charge    Kind = "charge"
+	Operation Kind = "operation" // a capture, a cancellation or a refund
+	Inquiry   Kind = "inquiry"
+	Void      Kind = "void"
+	Other     Kind = "other"
 )
+
+// moves says whether a request of that kind moves money.
+func (k Kind) moves() bool { return k == Charge || k == Operation }
 
 // Request is what the proxy understands of a request. It never keeps a body.
 type Request struct {
@@ -102,8 +107,8 @@ type Proxy struct {
 	name   string
 	target string
 	judge  func(Request) Act
-	// brokenOff is told when the asker closes its connection on a charge that was
-	// under way, and how long after it came.
+	// brokenOff is told when the asker closes its connection on a charge or an operation
+	// that was under way, and how long after it came.
 	brokenOff func(Request, time.Duration)
 	client    *http.Client
 	addr      string
@@ -238,6 +243,9 @@ func (p *Proxy) serve(c *conn) {
 	}
 }
 
+// operations are where the sandbox takes what is done with a charge.
+var operations = []string{"/sandbox/v1/captures", "/sandbox/v1/cancels", "/sandbox/v1/refunds"}
+
 func understand(req *http.Request, body []byte) Request {
 	r := Request{Kind: Other}
 	switch {
@@ -245,6 +253,8 @@ func understand(req *http.Request, body []byte) Request {
 		r.Kind = Charge
 	case req.Method == http.MethodGet && req.URL.Path == "/sandbox/v1/charges":
 		r.Kind = Inquiry
+	case slices.Contains(operations, req.URL.Path):
+		r.Kind = Operation
 	case req.URL.Path == "/sandbox/v1/voids":
 		r.Kind = Void
 	}
@@ -292,7 +302,7 @@ func (p *Proxy) handle(c *conn, in *bufio.Reader, req *http.Request, body []byte
 	a, err := p.forward(req, body)
 	select {
 	case <-gone:
-		if r.Kind == Charge && p.brokenOff != nil {
+		if r.Kind.moves() && p.brokenOff != nil {
 			p.brokenOff(r, time.Since(arrived))
 		}
 		return false

@@ -211,3 +211,16 @@ func TestShutDoorRefusesAndOpensAgain(t *testing.T) {
 	}
 	ask(t, client, p)
 }
+
+func TestRequestIsOfTheKindThatItsPathSays(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]Kind{
+		"/sandbox/v1/charges": Charge, "/sandbox/v1/captures": Operation, "/sandbox/v1/cancels": Operation, "/sandbox/v1/refunds": Operation,
+		"/sandbox/v1/voids": Void, "/sandbox/v1/tokens": Other,
+	} {
+		r := understand(httptest.NewRequest(http.MethodPost, path, nil), []byte(`{"account_id":"a","merchant_order_id":"o","reference":"r"}`))
+		if r.Kind != want || r.Account != "a" || r.Order != "o" || r.Reference != "r" {
+			t.Errorf("%s is understood as %+v", path, r)
+		}
+	}
+}

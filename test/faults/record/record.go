@@ -4,6 +4,7 @@
 package record
 
 import (
+	"net/http"
 	"sync"
 	"time"
 
@@ -17,6 +18,8 @@ type Kind string
 const (
 	// Pay is POST /v1/payments under a nonce.
 	Pay Kind = "pay"
+	// Act is a capture, a cancellation or a refund under a nonce.
+	Act Kind = "act"
 	// Look is GET /v1/idempotency-keys/{nonce}.
 	Look Kind = "look"
 	// Age is the campaign's own: it has put a nonce's times back by more than the
@@ -37,14 +40,18 @@ type Op struct {
 	Failed bool
 	Status int    // HTTP status
 	Code   string // of an error, such as REQUEST_IN_PROCESS
-	Body   []byte // of a 201 to Pay
-	// Replayed says, of a 201 to Pay, that it was told as a replay.
+	Body   []byte // of a 200 or 201 to Pay or Act
+	// Action is, of an Act, its route, such as capture; Amount is what it asks for, or
+	// empty for all that is left.
+	Action, Amount string
+	// Replayed says, of a 200 or 201 to Pay or Act, that it was told as a replay.
 	Replayed bool
 	// Doubtful says that what it was told may be of a primary whose synchronous standby
 	// was away, and which was lost before that came back.
 	Doubtful bool
-	// Answered says, of a Look, that the newest life has an answer; Payment is that
-	// life's payment, whether it has one or not. Empty: the nonce has no life.
+	// Answered says, of a Look, that the newest life has an answer; Payment is that life's
+	// payment, or of an action's nonce its transaction, whether it has an answer or not.
+	// Empty: the nonce has no life.
 	Answered bool
 	Payment  string
 	// AnsweredBefore says, of an Age, that the nonce had an answer when it was aged
@@ -56,7 +63,15 @@ type Op struct {
 // the id of the transaction.
 type Entry = harness.Entry
 
-// BrokenOff is a charge whose connection our side closed before its answer was
+// Moves says whether the operation is one that moves money.
+func (o Op) Moves() bool { return o.Kind == Pay || o.Kind == Act }
+
+// Told says whether it was told an answer that is its nonce's from then on.
+func (o Op) Told() bool {
+	return o.Moves() && (o.Status == http.StatusOK || o.Status == http.StatusCreated)
+}
+
+// BrokenOff is a charge or an operation whose connection our side closed before its answer was
 // there and before its time-out, although the process lived.
 type BrokenOff struct {
 	Order  string

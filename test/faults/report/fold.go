@@ -107,7 +107,7 @@ func each(all []section, change func([]row) []row) []section {
 }
 
 // inGroup is what a group within a group is called in its line.
-var inGroup = map[string]string{"inquiry": "when asked", "void": "when voiding"}
+var inGroup = map[string]string{"inquiry": "when asked", "void": "when voiding", "operation": "of an action", "callback": "when calling back"}
 
 // nest makes a group like "provider, void" a line of the group "provider".
 func nest(all []section) []section {

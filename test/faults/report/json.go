@@ -11,26 +11,33 @@ import (
 // line is the JSON form. Its names are read by scripts: they are added to, not
 // changed.
 type line struct {
-	Seed          int64              `json:"seed"`
-	Seeds         []int64            `json:"seeds"`
-	Operations    int                `json:"operations"`
-	Nonces        int                `json:"nonces"`
-	Charges       int                `json:"charges"`
-	Acknowledged  int                `json:"acknowledged"`
-	Faults        map[string]int     `json:"faults"`
-	CrashPoints   []linePoint        `json:"crash_points"`
-	NotHit        []string           `json:"not_hit"`
-	DoubleCharges int                `json:"double_charges"`
-	Lost          int                `json:"lost"`
-	Violations    []record.Violation `json:"violations"`
-	Unresolved    int                `json:"unresolved"`
-	Parked        int                `json:"parked"`
-	Undecided     int                `json:"undecided"`
-	Recovery      lineRecovery       `json:"recovery_ms"`
-	DurationS     float64            `json:"duration_s"`
-	SummedS       float64            `json:"summed_s"`
-	Commit        string             `json:"commit"`
-	Mutants       []lineMutant       `json:"mutants,omitempty"`
+	Seed           int64              `json:"seed"`
+	Seeds          []int64            `json:"seeds"`
+	Operations     int                `json:"operations"`
+	Nonces         int                `json:"nonces"`
+	Charges        int                `json:"charges"`
+	Captures       int                `json:"captures"`
+	Cancellations  int                `json:"cancellations"`
+	Refunds        int                `json:"refunds"`
+	Callbacks      int                `json:"callbacks"`
+	Acknowledged   int                `json:"acknowledged"`
+	Faults         map[string]int     `json:"faults"`
+	CrashPoints    []linePoint        `json:"crash_points"`
+	NotHit         []string           `json:"not_hit"`
+	DoubleCharges  int                `json:"double_charges"`
+	DoubleCaptures int                `json:"double_captures"`
+	DoubleRefunds  int                `json:"double_refunds"`
+	Leaked         int                `json:"leaked"`
+	Lost           int                `json:"lost"`
+	Violations     []record.Violation `json:"violations"`
+	Unresolved     int                `json:"unresolved"`
+	Parked         int                `json:"parked"`
+	Undecided      int                `json:"undecided"`
+	Recovery       lineRecovery       `json:"recovery_ms"`
+	DurationS      float64            `json:"duration_s"`
+	SummedS        float64            `json:"summed_s"`
+	Commit         string             `json:"commit"`
+	Mutants        []lineMutant       `json:"mutants,omitempty"`
 }
 
 type linePoint struct {
@@ -61,6 +68,8 @@ func JSON(w io.Writer, r Result) error {
 	out := line{
 		Seed: r.Seed, Seeds: append([]int64{}, r.Seeds...),
 		Operations: r.Operations, Nonces: r.Nonces, Charges: r.Charges, Acknowledged: r.Acknowledged,
+		Captures: r.Captures, Cancellations: r.Cancellations, Refunds: r.Refunds, Callbacks: r.Callbacks,
+		DoubleCaptures: r.DoubleCaptures, DoubleRefunds: r.DoubleRefunds, Leaked: r.Leaked,
 		Faults: r.Faults, CrashPoints: []linePoint{}, NotHit: append([]string{}, r.NotHit()...),
 		DoubleCharges: r.DoubleCharges, Lost: r.Lost, Violations: append([]record.Violation{}, r.Violations...),
 		Unresolved: r.Unresolved, Parked: r.Parked, Undecided: r.Undecided,

@@ -23,7 +23,8 @@ type Result struct {
 	Seed    int64         // the first
 	Seeds   []int64       // of all rounds
 
-	Operations, Nonces, Charges, Acknowledged int
+	Operations, Nonces, Charges, Acknowledged   int
+	Captures, Cancellations, Refunds, Callbacks int
 
 	Faults  map[string]int    // by kind, such as "process: killed"
 	Points  []Point           // crash points, in the order a payment meets them
@@ -32,6 +33,8 @@ type Result struct {
 	Oracles []string          // the names of all of them
 
 	DoubleCharges, Lost, Unresolved, Parked, Undecided int
+	DoubleCaptures, DoubleRefunds                      int
+	Leaked                                             int // sums that stayed reserved for nobody
 
 	Violations []record.Violation
 	Recovery   Recovery
@@ -109,6 +112,9 @@ func (r Result) failures() []string {
 		}
 	}
 	add(r.DoubleCharges, "double charge", "double charges")
+	add(r.DoubleCaptures, "double capture", "double captures")
+	add(r.DoubleRefunds, "double refund", "double refunds")
+	add(r.Leaked, "reservation leaked", "reservations leaked")
 	add(r.Lost, "payment lost", "payments lost")
 	add(r.Unresolved, "nonce unresolved", "nonces unresolved")
 	add(len(r.Violations), "violation", "violations")

@@ -148,7 +148,8 @@ func TestPercentilesAreMeasuredValues(t *testing.T) {
 func TestJSONIsOneLineWithoutNull(t *testing.T) {
 	t.Parallel()
 	keys := []string{
-		"seed", "seeds", "operations", "nonces", "charges", "acknowledged", "faults", "crash_points", "not_hit", "double_charges",
+		"seed", "seeds", "operations", "nonces", "charges", "captures", "cancellations", "refunds", "callbacks",
+		"acknowledged", "faults", "crash_points", "not_hit", "double_charges", "double_captures", "double_refunds", "leaked",
 		"lost", "violations", "unresolved", "parked", "undecided", "recovery_ms", "duration_s", "summed_s", "commit",
 	}
 	for name, r := range map[string]report.Result{"empty": {}, "good": good(), "hard": hard()} {

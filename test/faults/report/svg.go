@@ -159,8 +159,11 @@ func (p *picture) headline(r Result) float64 {
 func summary(r Result) []string {
 	s := []string{
 		count(r.Operations, "operation", "operations"), number(r.Charges) + " charges in the provider's ledger",
-		number(r.Acknowledged) + " acknowledged", number(r.Unresolved) + " unresolved",
 	}
+	if r.Captures+r.Cancellations+r.Refunds > 0 {
+		s = append(s, count(r.Captures, "capture", "captures"), count(r.Cancellations, "cancellation", "cancellations"), count(r.Refunds, "refund", "refunds"))
+	}
+	s = append(s, number(r.Acknowledged)+" acknowledged", number(r.Unresolved)+" unresolved")
 	if r.Parked > 0 {
 		s = append(s, number(r.Parked)+" parked for a person")
 	}
