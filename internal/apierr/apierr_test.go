@@ -77,8 +77,9 @@ func TestStatusesAreThoseOfTheContract(t *testing.T) {
 	t.Parallel()
 	want := map[int][]Code{
 		http.StatusBadRequest: {
-			CheckoutSessionNotFound, CountryNotSupported, CurrencyNotAllowed, InvalidAccountID, InvalidAmount,
-			InvalidParameters, InvalidRequest, MissingParameters, PaymentNotFound, UnavailablePaymentMethod,
+			ChargebackInProcess, CheckoutSessionNotFound, CountryNotSupported, CurrencyNotAllowed, InvalidAccountID, InvalidAmount,
+			InvalidParameters, InvalidRequest, InvalidStatus, InvalidTransaction, InvalidTransactionType, MissingParameters,
+			PaymentNotFound, TransactionNotFound, UnavailablePaymentMethod,
 		},
 		http.StatusUnauthorized:          {InvalidCredentials, InvalidToken, UnknownIPAddress},
 		http.StatusNotFound:              {NotFound},

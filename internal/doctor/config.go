@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 const (
@@ -92,7 +94,9 @@ func placeholder(value string) bool {
 			return true
 		}
 	}
-	return strings.HasPrefix(value, "<") && strings.HasSuffix(value, ">")
+	// Bytes that were drawn may begin and end like that, and are no words.
+	unprintable := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
+	return strings.HasPrefix(value, "<") && strings.HasSuffix(value, ">") && !strings.ContainsFunc(value, unprintable)
 }
 
 // repeats reports whether a value is one part, written at least twice, or counts up
