@@ -50,8 +50,9 @@ const (
 	pollEvery = 20 * time.Millisecond
 
 	// leftoverLimit bounds the wait for children that outlive a killed postmaster.
-	// They notice within milliseconds, unless they are frozen.
-	leftoverLimit = 10 * time.Second
+	// They notice within milliseconds, unless they are frozen or in the middle of a long
+	// statement.
+	leftoverLimit = 30 * time.Second
 
 	// abandonLimit bounds the orderly stop of a server whose start failed: nobody
 	// has used it, so there is little to be orderly about.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,7 +25,19 @@ import (
 	"github.com/oncepay/oncepay/internal/providers"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// checksUnderRace is how many cases a random test tries under the race detector, which
+// makes each some eight times slower and looks for something else; without it, it is
+// rapid's 100.
+const checksUnderRace = "30"
+
+func TestMain(m *testing.M) {
+	if underRace { // a flag on the command line comes later, and wins
+		if err := flag.Set("rapid.checks", checksUnderRace); err != nil {
+			panic(err)
+		}
+	}
+	pgtest.Main(m)
+}
 
 // psp is a provider whose every answer a test can choose. It books like a real
 // one: by reference, and it counts.
