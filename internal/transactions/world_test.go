@@ -28,7 +28,7 @@ import (
 // checksUnderRace is how many cases a random test tries under the race detector, which
 // makes each some eight times slower and looks for something else; without it, it is
 // rapid's 100.
-const checksUnderRace = "30"
+const checksUnderRace = "15"
 
 func TestMain(m *testing.M) {
 	if underRace { // a flag on the command line comes later, and wins
