@@ -125,4 +125,4 @@ vet:
 prove-ci:
 	go vet -tags faultpoints ./...
 	$(BUILD_FAULTS)
-	./$(FAULTS) --duration 120s --at-least 4
+	./$(FAULTS) --duration 150s --at-least 4
