@@ -24,7 +24,7 @@ const (
 const (
 	// diskSize holds a cluster, its log of writes, and all that a round writes, however
 	// long it takes: half of it has nearly always been enough.
-	diskSize = "640m"
+	diskSize = "1g"
 	// lump is the ballast's unit. The last one is cut off where the disk ends.
 	lump = 1 << 20
 	// topUpEvery is how often the ballast takes what PostgreSQL gave back meanwhile.
