@@ -191,6 +191,7 @@ const (
 	codeUndefinedTable        = "42P01"
 	codeUndefinedObject       = "42704"
 	codeInsufficientPrivilege = "42501"
+	codeIdleInTransaction     = "25P03"
 )
 
 // Constraint is the name of the constraint that err says was violated, or "".
@@ -260,7 +261,7 @@ func IsUnavailable(err error) bool {
 		case "08", "53", "57": // connection, resources, operator intervention
 			return true
 		}
-		return false
+		return pg.Code == codeIdleInTransaction // the process stood still, and its transaction was rolled back
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true

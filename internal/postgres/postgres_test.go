@@ -242,6 +242,7 @@ func TestErrorsAreClassedByWhatTheyProve(t *testing.T) {
 		"a serialization failure":     {code("40001"), met{contention: true}},
 		"a statement time-out":        {code("57014"), met{unavailable: true}},
 		"a server going down":         {code("57P01"), met{outcomeUnknown: true, unavailable: true}},
+		"a process that stood still":  {code("25P03"), met{unavailable: true}},
 		"a server that crashed":       {code("57P02"), met{outcomeUnknown: true, unavailable: true}},
 		"a server not up yet":         {code("57P03"), met{outcomeUnknown: true, unavailable: true}},
 		"too many connections":        {code("53300"), met{unavailable: true}},
