@@ -277,12 +277,12 @@ func TestH30DuplicatesOnOneHTTP2ConnectionAreServedOnce(t *testing.T) {
 	t.Cleanup(transport.CloseIdleConnections)
 	client := &http.Client{Transport: transport, Timeout: soon}
 	body := w.body("order-1", nil)
-	post := func(int) (response, error) {
+	say := func(lines ...string) (response, error) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/v1/payments", bytes.NewReader(body))
 		if err != nil {
 			return response{}, err
 		}
-		for _, line := range w.paying("nonce-1", nil).lines[1:] {
+		for _, line := range lines {
 			name, value, _ := strings.Cut(line, ": ")
 			req.Header.Set(name, value)
 		}
@@ -297,6 +297,12 @@ func TestH30DuplicatesOnOneHTTP2ConnectionAreServedOnce(t *testing.T) {
 		}
 		return response{res.StatusCode, res.Header, data}, err
 	}
+	// A client knows how many streams the server takes once it has read its settings,
+	// and they come before the first answer: until then it may open more connections.
+	if r, err := say(); err != nil || r.status != http.StatusUnauthorized {
+		t.Fatalf("without credentials: %s, %v", r, err)
+	}
+	post := func(int) (response, error) { return say(w.paying("nonce-1", nil).lines[1:]...) }
 	arrived, letGo := w.holdNext(approve)
 	answer := atOnce(1, post)
 	receive(t, arrived, "the send")
