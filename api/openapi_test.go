@@ -303,10 +303,18 @@ func TestLimitsInTheDocumentAreThoseOfTheCode(t *testing.T) {
 		t.Error("the names of the nonce's headers differ")
 	}
 	for length, want := range map[int]bool{0: false, 1: true, idem.MaxNonceLength: true, idem.MaxNonceLength + 1: false} {
-		err := doc.Components.Schemas["Nonce"].Value.VisitJSON(strings.Repeat("k", length))
-		if (err == nil) != want || want != idem.ValidNonce(strings.Repeat("k", length)) {
+		if err := nonce.Schema.Value.VisitJSON(strings.Repeat("k", length)); (err == nil) != want {
 			t.Errorf("a nonce of %d characters: %v", length, err)
 		}
+	}
+	for _, length := range []int{0, 1, 255, 256, 10_000} {
+		if err := doc.Components.Schemas["KeptNonce"].Value.VisitJSON(idem.KeyOf(strings.Repeat("k", length))); err != nil {
+			t.Errorf("what is kept of a nonce of %d characters: %v", length, err)
+		}
+	}
+	if expiration := doc.Components.Parameters["IdempotencyExpiration"].Value; expiration.Name != idem.ExpirationHeader ||
+		!strings.Contains(expiration.Description, strconv.Itoa(int(idem.MaxRetention.Seconds()))) {
+		t.Errorf("the document's %s does not say %s", expiration.Name, idem.MaxRetention)
 	}
 	for c := range 256 {
 		s := string([]byte{byte(c)})

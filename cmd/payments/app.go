@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"github.com/oncepay/oncepay/internal/admin"
@@ -70,6 +69,7 @@ type appConfig struct {
 	publicURL    string                        // where providers call back to; "": nowhere, or
 	callBackHere bool                          // the API's own listener
 	rawLiveCards bool
+	bareKeys     bool // ietf takes a nonce without quotes
 	log          *slog.Logger
 }
 
@@ -78,6 +78,7 @@ type app struct {
 	cfg      appConfig
 	db       *postgres.DB
 	service  *transactions.Service
+	policies idem.Policies
 	auth     *merchants.Service
 	arrivals *idem.Arrivals
 	books    *transactions.Reconciler
@@ -157,15 +158,15 @@ func (a *app) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.auth = merchants.NewService(a.db, idem.DefaultPolicy, func(name string) bool {
-		_, ok := idem.PolicyNamed(name, a.cfg.times.retention)
-		return ok
-	})
+	if a.policies, err = idem.NewPolicies(idem.Presets(idem.Options{Retention: a.cfg.times.retention, BareKeys: a.cfg.bareKeys})...); err != nil {
+		return err
+	}
+	a.auth = merchants.NewService(a.db, a.policies.Names())
 	a.auth.RefuseAfter(directoryMaxAge)
 	a.arrivals = idem.NewArrivals(a.db, a.cfg.log)
 	a.service, err = transactions.NewService(transactions.Options{
 		DB: a.db, Providers: providers.NewRegistry(a.cfg.providers), Arrivals: a.arrivals, Lease: a.cfg.times.lease,
-		PolicyOf: a.policyOf, Fingerprints: prints, RawLiveCards: a.cfg.rawLiveCards, Log: a.cfg.log,
+		Policies: a.policies, Fingerprints: prints, RawLiveCards: a.cfg.rawLiveCards, Log: a.cfg.log,
 		AuthorizedFor: a.cfg.times.authorizedFor, PendingFor: a.cfg.times.pendingFor, Watch: a.seen.Exchanges(),
 	})
 	if err != nil {
@@ -179,14 +180,6 @@ func (a *app) assemble(ctx context.Context) error {
 	return err
 }
 
-func (a *app) policyOf(account uuid.UUID) idem.Policy {
-	p, ok := idem.PolicyNamed(a.auth.PolicyOf(account), a.cfg.times.retention)
-	if !ok {
-		p, _ = idem.PolicyNamed(idem.DefaultPolicy, a.cfg.times.retention)
-	}
-	return p
-}
-
 // mount makes what the two listeners serve. The limits on requests are the public
 // one's: an operator who mends something must get in however many merchants call.
 func (a *app) mount() (public, operator *echo.Echo) {
@@ -196,13 +189,14 @@ func (a *app) mount() (public, operator *echo.Echo) {
 	}
 	edge.Observe, edge.Timeout = a.seen.Requests(telemetry.Admin), a.cfg.times.lease // a profile takes as long as was asked for
 	operator = httpapi.New(edge)
+	merchantsAPI := transactions.NewHandler(a.service, a.auth)
 	edge.Observe, edge.Timeout = a.seen.Requests(telemetry.Public), requestTimeout
+	edge.Style = merchantsAPI.ErrorStyle
 	edge.MaxInFlight = a.cfg.limits.inFlight
 	public = httpapi.New(edge)
 
 	apidocs.Mount(public)
 	apidocs.Mount(operator) // where the doc_url of its errors leads
-	merchantsAPI := transactions.NewHandler(a.service, a.auth)
 	merchantsAPI.LimitLookups(httpapi.NewLimiter(a.cfg.limits.lookups))
 	merchantsAPI.Mount(public)
 	transactions.NewCallbackHandler(a.service).Mount(public)
@@ -269,7 +263,7 @@ func (a *app) startLoops(ctx context.Context) {
 		worker.Loop{Name: "recovery", Every: t.recovery, RunOnce: a.service.Recover, Describe: postgres.Describe},
 		worker.Loop{Name: "expiry", Every: expiryEvery, RunOnce: a.service.Expire, Describe: postgres.Describe},
 		worker.Loop{Name: "reconciliation", Every: reconciliationEvery, RunOnce: a.books.RunOnce, Describe: postgres.Describe},
-		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: t.retention}.RunOnce, Describe: postgres.Describe},
+		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: a.policies.ShortestRetention()}.RunOnce, Describe: postgres.Describe},
 	)
 }
 

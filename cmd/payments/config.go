@@ -34,6 +34,7 @@ type serverFlags struct {
 	Lease            *time.Duration `help:"How long a request may work on a payment before another takes over; at least the provider timeout and 3s (default: provider timeout + 20s)." placeholder:"DURATION"`
 	RecoveryInterval time.Duration  `default:"2s" help:"How often to look for unresolved payments; above 0."`
 	Retention        time.Duration  `default:"24h" help:"How long a nonce's answer is kept; at least 1m."`
+	IETFBareKeys     bool           `name:"ietf-bare-keys" help:"Let merchants with the policy ietf send a nonce without the quotes that the draft asks for."`
 	ShutdownTimeout  time.Duration  `default:"30s" help:"How long a stop waits for requests in flight; above 0."`
 	MaxInFlight      int            `default:"1024" help:"How many of the API's requests are worked on at a time; more get 503 at once. At least 1." placeholder:"N"`
 	LookupRate       int            `default:"60" help:"How many look-ups of nonces an account has a minute, on each instance; more get 429; the operator's are not limited. At least 1." placeholder:"N"`

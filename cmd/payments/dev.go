@@ -89,7 +89,7 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	a, err := startApp(ctx, appConfig{
 		databaseURL: url, secret: []byte(sec.InstallationSecret), adminToken: sec.AdminToken,
-		listen: c.Listen, adminListen: c.AdminListen, times: t, limits: l, rawLiveCards: true, log: newLog(s.err),
+		listen: c.Listen, adminListen: c.AdminListen, times: t, limits: l, rawLiveCards: true, bareKeys: c.IETFBareKeys, log: newLog(s.err),
 		providers: map[string]providers.Provider{merchants.Test: provider, merchants.Live: provider}, publicURL: publicURL, callBackHere: true,
 	})
 	if err != nil {

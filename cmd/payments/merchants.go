@@ -14,6 +14,8 @@ import (
 type merchantsCmd struct {
 	Create  merchantsCreateCmd  `cmd:"" help:"Make a merchant with a key for test mode."`
 	List    merchantsListCmd    `cmd:"" help:"List the merchants, the newest first."`
+	Show    merchantsShowCmd    `cmd:"" help:"Show one merchant."`
+	Update  merchantsUpdateCmd  `cmd:"" help:"Change how a merchant's nonces behave, or its name."`
 	Disable merchantsDisableCmd `cmd:"" help:"Take none of a merchant's keys any more."`
 	Enable  merchantsEnableCmd  `cmd:"" help:"Take a disabled merchant's keys again."`
 }
@@ -30,6 +32,21 @@ type merchantView struct {
 	DisabledAt        *string `json:"disabled_at"`
 }
 
+// state is whether the merchant's keys are taken.
+func (m merchantView) state() string {
+	if m.DisabledAt != nil {
+		return "disabled since " + *m.DisabledAt
+	}
+	return "enabled"
+}
+
+// print prints the merchant. Its name is quoted: it may hold what a terminal takes for a
+// command.
+func (m merchantView) print(w io.Writer) {
+	fmt.Fprintf(w, "merchant %s is %s\n\n  name     %q\n  policy   %s\n  created  %s\n",
+		m.AccountID, m.state(), m.Name, m.IdempotencyPolicy, m.CreatedAt)
+}
+
 // madeMerchant is a merchant in the answer that made it.
 type madeMerchant struct {
 	merchantView
@@ -39,7 +56,7 @@ type madeMerchant struct {
 type merchantsCreateCmd struct {
 	operatorFlags
 	Name   string `arg:"" help:"The merchant's name."`
-	Policy string `env:"-" help:"How the merchant's nonces behave (default: yuno)." placeholder:"NAME"`
+	Policy string `env:"-" help:"How the merchant's nonces behave: yuno, novu, fyno or ietf (default: yuno)." placeholder:"NAME"`
 }
 
 // Run makes a merchant and prints it with its first key.
@@ -59,14 +76,65 @@ type merchantsListCmd struct{ operatorFlags }
 // Run prints the merchants.
 func (c merchantsListCmd) Run(ctx context.Context, s streams) error {
 	return list(ctx, c.operatorFlags, s.out, "/admin/v1/merchants", func(m merchantView) (id, line string) {
-		state := "enabled"
-		if m.DisabledAt != nil {
-			state = "disabled since " + *m.DisabledAt
-		}
-		// Quoted: a name may hold what a terminal takes for a command.
-		return m.AccountID, fmt.Sprintf("%s  %s  %q  created %s", m.AccountID, state, m.Name, m.CreatedAt)
+		return m.AccountID, fmt.Sprintf("%s  %s  %-4s  %q  created %s", m.AccountID, m.state(), m.IdempotencyPolicy, m.Name, m.CreatedAt)
 	})
 }
+
+type merchantsShowCmd struct {
+	operatorFlags
+	AccountID string `arg:"" help:"The merchant's account_id."`
+}
+
+// Run prints a merchant.
+func (c merchantsShowCmd) Run(ctx context.Context, s streams) error {
+	o, err := c.connect()
+	if err != nil {
+		return err
+	}
+	data, err := o.do(ctx, http.MethodGet, merchantPath(c.AccountID), nil)
+	if err != nil {
+		return err
+	}
+	return show(c.operatorFlags, s.out, data, func(m merchantView) { m.print(s.out) })
+}
+
+type merchantsUpdateCmd struct {
+	operatorFlags
+	AccountID string  `arg:"" help:"The merchant's account_id."`
+	Policy    *string `env:"-" help:"How the merchant's new nonces are to behave: yuno, novu, fyno or ietf." placeholder:"NAME"`
+	Name      *string `env:"-" help:"The merchant's new name." placeholder:"TEXT"`
+}
+
+// Run changes a merchant and prints it as it is then.
+func (c merchantsUpdateCmd) Run(ctx context.Context, s streams) error {
+	wanted := map[string]string{}
+	if c.Policy != nil {
+		wanted["idempotency_policy"] = *c.Policy
+	}
+	if c.Name != nil {
+		wanted["name"] = *c.Name
+	}
+	if len(wanted) == 0 {
+		return usage("say what is to be different: --policy, --name or both")
+	}
+	o, err := c.connect()
+	if err != nil {
+		return err
+	}
+	data, err := o.do(ctx, http.MethodPatch, merchantPath(c.AccountID), wanted)
+	if err != nil {
+		return err
+	}
+	return show(c.operatorFlags, s.out, data, func(m merchantView) {
+		m.print(s.out)
+		if c.Policy != nil {
+			fmt.Fprintln(s.out, "\nWithin 5 s the policy holds on every instance, for new nonces; what has begun keeps its own.")
+		}
+	})
+}
+
+// merchantPath is where the operator's API has a merchant.
+func merchantPath(account string) string { return "/admin/v1/merchants/" + url.PathEscape(account) }
 
 type merchantsDisableCmd struct {
 	operatorFlags
@@ -89,7 +157,7 @@ func (c merchantsEnableCmd) Run(ctx context.Context, s streams) error {
 }
 
 func setDisabled(ctx context.Context, f operatorFlags, out io.Writer, account, action, done string) error {
-	data, err := f.order(ctx, "/admin/v1/merchants/"+url.PathEscape(account)+"/"+action, nil)
+	data, err := f.order(ctx, merchantPath(account)+"/"+action, nil)
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,13 @@ func (r *running) Write(b []byte) (int, error) {
 
 func start(t *testing.T) *running {
 	t.Helper()
-	r := &running{t: t, url: pgtest.URL(t), client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{}}}
+	return startOn(t, pgtest.URL(t))
+}
+
+// startOn starts another instance on a database.
+func startOn(t *testing.T, url string) *running {
+	t.Helper()
+	r := &running{t: t, url: url, client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{}}}
 	a, err := startApp(t.Context(), appConfig{
 		databaseURL: r.url, pgbouncer: pgtest.Pooled(r.url), secret: []byte("installation-secret-" + rand.Text() + rand.Text()), adminToken: "admin-token-" + rand.Text() + rand.Text(),
 		listen: "127.0.0.1:0", adminListen: "127.0.0.1:0", rawLiveCards: true,
@@ -482,6 +488,7 @@ func operatorsRoutes(o, other owned) map[string]operatorsRoute {
 		"POST /admin/v1/merchants/:account_id/keys":                {false, call{"/admin/v1/merchants/" + o.account + "/keys", `{"mode":"live"}`}, 201},
 		"GET /admin/v1/merchants":                                  {false, call{"/admin/v1/merchants", ""}, 200},
 		"GET /admin/v1/merchants/:account_id":                      {false, call{merchant, ""}, 200},
+		"PATCH /admin/v1/merchants/:account_id":                    {false, call{merchant, `{"name":"First merchant, renamed"}`}, 200},
 		"POST /admin/v1/merchants/:account_id/enable":              {false, call{merchant + "/enable", ""}, 200},
 		"POST /admin/v1/merchants/:account_id/disable":             {false, call{theirs + "/disable", ""}, 200},
 		"GET /admin/v1/merchants/:account_id/keys":                 {false, call{merchant + "/keys", ""}, 200},

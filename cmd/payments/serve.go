@@ -60,7 +60,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) error {
 	i.warn(ctx, log)
 	a, err := startApp(ctx, appConfig{
 		databaseURL: i.database.value, pgbouncer: c.PgBouncer, secret: []byte(i.secret.value), otherSecret: []byte(i.otherSecret.value), adminToken: i.adminToken.value,
-		listen: c.Listen, adminListen: c.AdminListen, tls: public, adminTLS: operator, times: t, limits: l, drain: c.DrainDelay,
+		listen: c.Listen, adminListen: c.AdminListen, tls: public, adminTLS: operator, times: t, limits: l, bareKeys: c.IETFBareKeys, drain: c.DrainDelay,
 		providers: map[string]providers.Provider{merchants.Test: provider}, publicURL: publicURL, log: log,
 	})
 	if err != nil {

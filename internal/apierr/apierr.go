@@ -8,7 +8,6 @@
 package apierr
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -97,6 +96,9 @@ type Error struct {
 	Code       Code
 	Messages   []string
 	RetryAfter int // seconds; 0 means that waiting does not help
+	// KeyProblem is what the idempotency key has to do with it, in a few words; "":
+	// nothing. It is the title of a Problem.
+	KeyProblem string
 }
 
 // New makes the error of a code with its usual HTTP status.
@@ -122,6 +124,13 @@ func (e *Error) WithStatus(status int) *Error {
 	return &c
 }
 
+// AboutKey returns the same error as one of the idempotency key's.
+func (e *Error) AboutKey(title string) *Error {
+	c := *e
+	c.KeyProblem = title
+	return &c
+}
+
 func (e *Error) Error() string {
 	return string(e.Code) + ": " + strings.Join(e.Messages, "; ")
 }
@@ -130,24 +139,6 @@ func (e *Error) Error() string {
 // It is relative to the server that was asked, because that server does not know by
 // which name it was reached.
 func DocPath(code Code) string { return "/docs/errors/" + string(code) }
-
-// Body is the error as it goes on the wire.
-func (e *Error) Body(requestID string) []byte {
-	messages := e.Messages
-	if len(messages) == 0 {
-		messages = []string{strings.ToLower(strings.ReplaceAll(string(e.Code), "_", " "))}
-	}
-	b, err := json.Marshal(struct {
-		Code      Code     `json:"code"`
-		Messages  []string `json:"messages"`
-		RequestID string   `json:"request_id"`
-		DocURL    string   `json:"doc_url"`
-	}{e.Code, messages, requestID, DocPath(e.Code)})
-	if err != nil {
-		panic(err) // four strings
-	}
-	return append(b, '\n')
-}
 
 // From finds the answer in err, if it holds one.
 func From(err error) (*Error, bool) { return errors.AsType[*Error](err) }

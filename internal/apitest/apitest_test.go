@@ -190,7 +190,7 @@ func TestExchangesThatTheDocumentForbids(t *testing.T) {
 		"a code under another status":        failed(t, http.StatusBadRequest, "ErrorPaymentNotFound"),
 		"an error without a code":            withAnswer(failed(t, http.StatusBadRequest, "ErrorInvalidAmount"), func(b []byte) []byte { return without(t, b, "code") }),
 		"an error with more than we say":     withAnswer(failed(t, http.StatusBadRequest, "ErrorInvalidAmount"), func(b []byte) []byte { return changed(t, b, func(m map[string]any) { m["card"] = 1 }) }),
-		"told to wait, but not for how long": failed(t, http.StatusConflict, "ErrorRequestInProcess"),
+		"told to wait, but not for how long": failed(t, http.StatusTooManyRequests, "ErrorTooManyFailures"),
 		"a replay that says maybe":           created(t).with("Idempotent-Replayed", "maybe"),
 		"no JSON at all":                     withAnswer(created(t), func([]byte) []byte { return []byte("{") }),
 	} {
@@ -228,7 +228,7 @@ func TestWhatTheEdgeAnswersByItself(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	edge := httpapi.Options{Log: log, Transient: func(error) bool { return false }, Describe: error.Error}
 	public, operator := httpapi.New(edge), httpapi.New(edge)
-	auth := merchants.NewService(nil, "yuno", nil)
+	auth := merchants.NewService(nil, []string{"yuno"})
 	transactions.NewHandler(nil, auth).Mount(public)
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -256,7 +256,7 @@ func TestWhatTheEdgeAnswersByItself(t *testing.T) {
 		{operator, http.MethodPost, "/admin/v1/merchants", "", http.StatusBadRequest},
 		{operator, http.MethodPost, "/admin/v1/merchants/x/keys", "{}", http.StatusNotFound},
 		{operator, http.MethodGet, "/admin/v1/nonces", "", http.StatusBadRequest},
-		{operator, http.MethodGet, "/admin/v1/nonces/a%20b", "", http.StatusBadRequest},
+		{operator, http.MethodGet, "/admin/v1/nonces/a%09b", "", http.StatusBadRequest},
 		{operator, http.MethodPost, "/admin/v1/transactions/x/resolve", "{}", http.StatusNotFound},
 	} {
 		req := httptest.NewRequest(c.method, c.target, strings.NewReader(c.body))

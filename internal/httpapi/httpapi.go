@@ -6,10 +6,7 @@ package httpapi
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
-	"mime"
-	"net"
 	"net/http"
 	"net/netip"
 	"regexp"
@@ -23,7 +20,6 @@ import (
 	"github.com/labstack/echo/v4/middleware"
 
 	"github.com/oncepay/oncepay/internal/apierr"
-	"github.com/oncepay/oncepay/internal/jsontree"
 )
 
 const (
@@ -61,11 +57,14 @@ type Line struct {
 	TransactionID string
 	Provider      string
 	ProviderTime  time.Duration
+	// Code is that of an error which the handler has written itself.
+	Code string
 }
 
 const (
 	keyLine      = "oncepay.line"
 	keyRequestID = "oncepay.request_id"
+	keyStyle     = "oncepay.style"
 )
 
 // LineOf is the log line of a request, for its handler to fill in.
@@ -91,6 +90,9 @@ type Options struct {
 	Transient func(error) bool
 	// Describe turns an unexpected error into a line that may be logged.
 	Describe func(error) string
+	// Style is how the errors look that whoever asks can read, known by the request
+	// alone: many are refused before anybody knows who they are. nil: the contract's.
+	Style func(*http.Request) apierr.Style
 	// Observe may be nil.
 	Observe Observer
 
@@ -193,8 +195,10 @@ func (o Options) logged(next echo.HandlerFunc) echo.HandlerFunc {
 		c.Response().Header().Set(HeaderRequestID, id)
 		o.announce(c)
 		seen := o.observe(c)
-		code, client := apierr.Code(""), c.Request().Context()
-		if err := o.recovered(next, c); err != nil {
+		client := c.Request().Context()
+		err := o.recovered(next, c)
+		code := apierr.Code(line.Code)
+		if err != nil {
 			if errors.Is(err, context.Canceled) && client.Err() != nil {
 				err = apierr.New(apierr.RequestTimeout, "the connection was closed before the answer was there").WithStatus(statusClientGone)
 			}
@@ -256,8 +260,22 @@ func (o Options) answerError(err error, c echo.Context) apierr.Code {
 	if e.RetryAfter > 0 {
 		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(e.RetryAfter))
 	}
-	_ = c.Blob(e.Status, echo.MIMEApplicationJSON, e.Body(RequestID(c))) // the client has gone
+	style := o.styleOf(c)
+	_ = Failure(c, e.Status, style, e.In(style, RequestID(c))) // the client has gone
 	return e.Code
+}
+
+// SetStyle says how the errors of a request look, from when it is known who asks.
+func SetStyle(c echo.Context, style apierr.Style) { c.Set(keyStyle, style) }
+
+func (o Options) styleOf(c echo.Context) apierr.Style {
+	if style, ok := c.Get(keyStyle).(apierr.Style); ok {
+		return style
+	}
+	if o.Style == nil {
+		return apierr.Envelope
+	}
+	return o.Style(c.Request())
 }
 
 // explain is what a client may hear of err, and whether it was to be expected.
@@ -283,65 +301,26 @@ func (o Options) explain(err error, c echo.Context) (*apierr.Error, bool) {
 	return apierr.New(apierr.InternalError, "something unexpected happened; retry with the same key"), false
 }
 
-// Body reads a request's body as one JSON value. It fails with 408, 413, 415 or
-// 400, and names place and rule.
-func Body(c echo.Context) (jsontree.Value, error) {
-	data, err := RawBody(c)
-	if err != nil {
-		return jsontree.Value{}, err
-	}
-	v, err := jsontree.Parse(data)
-	if err != nil {
-		return jsontree.Value{}, apierr.New(apierr.InvalidRequest, err.Error())
-	}
-	return v, nil
-}
-
-// RawBody reads a request's body, which says that it is JSON, byte for byte: for whoever
-// has to check a signature first. It fails with 408, 413, 415 or 400.
-func RawBody(c echo.Context) ([]byte, error) {
-	if err := jsonContent(c.Request().Header); err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(http.MaxBytesReader(c.Response(), c.Request().Body, MaxBody))
-	if err != nil {
-		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			return nil, apierr.New(apierr.RequestTooLarge, "the body must have at most 262144 bytes")
-		}
-		if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
-			return nil, apierr.New(apierr.RequestTimeout, "the body did not arrive in time").WithStatus(http.StatusRequestTimeout)
-		}
-		return nil, apierr.New(apierr.InvalidRequest, "the body ended early")
-	}
-	// The time to read has been kept. Left standing, its end would look to the server
-	// like a client that went away while a provider takes its time.
-	_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Time{}) // where there is none, there is nothing to lift
-	return data, nil
-}
-
-// jsonContent refuses what is not plain JSON in UTF-8.
-func jsonContent(h http.Header) error {
-	if enc := h.Get(echo.HeaderContentEncoding); enc != "" && enc != "identity" {
-		return apierr.New(apierr.UnsupportedMediaType, "Content-Encoding must not be set")
-	}
-	mediaType, params, err := mime.ParseMediaType(h.Get(echo.HeaderContentType))
-	if err != nil || mediaType != echo.MIMEApplicationJSON {
-		return apierr.New(apierr.UnsupportedMediaType, "Content-Type must be application/json")
-	}
-	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
-		return apierr.New(apierr.UnsupportedMediaType, "charset must be utf-8")
-	}
-	return nil
-}
-
 // Timestamp is how answers write a time: UTC, with microseconds, as PostgreSQL keeps
 // them.
 func Timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z") }
 
 // JSON answers with bytes that are JSON already.
 func JSON(c echo.Context, status int, body []byte) error {
+	return blob(c, status, echo.MIMEApplicationJSON, body)
+}
+
+// Failure answers with an error that is written already, in that style.
+func Failure(c echo.Context, status int, style apierr.Style, body []byte) error {
+	if link := style.Link(); link != "" {
+		c.Response().Header().Set("Link", link)
+	}
+	return blob(c, status, style.ContentType(), body)
+}
+
+func blob(c echo.Context, status int, contentType string, body []byte) error {
 	c.Response().Header().Set(echo.HeaderContentLength, strconv.Itoa(len(body))) // so that a cut answer shows
-	return c.Blob(status, echo.MIMEApplicationJSON, body)
+	return c.Blob(status, contentType, body)
 }
 
 // Loopback says whether a host is one that only this machine reaches. Of names, only

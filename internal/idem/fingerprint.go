@@ -1,19 +1,44 @@
 package idem
 
 import (
+	"bytes"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"slices"
+	"strconv"
 
 	"github.com/oncepay/oncepay/internal/jsontree"
 )
 
-// fingerprintVersion stands in front of every stored fingerprint. Whoever changes
-// what is hashed gives it a new number, so that old rows stay comparable.
-const fingerprintVersion = 1
+// version is one way to make the fingerprint of a request. Its number stands in front
+// of every fingerprint that is made so, which is compared in that way for as long as it
+// is kept.
+type version struct {
+	number byte
+	// form is how a body is written to be hashed, with card standing in for its card's
+	// number.
+	form func(card func(number string) string) jsontree.Form
+}
+
+// versions are those in use. Fingerprints are made by the first, and recognised by all.
+//
+// Whoever changes what is hashed adds a version, at the end; a later release moves it to
+// the front, when every process knows it; and the old one is removed when no row has it
+// any more. Nobody who sent the same body is told of another one meanwhile.
+var versions = []version{{1, firstForm}}
+
+// firstForm leaves out the security code, which must not be kept even as a digest.
+func firstForm(card func(number string) string) jsontree.Form {
+	return jsontree.NewForm(
+		jsontree.Omit("$.payment_method.detail.card.card_data.security_code"),
+		jsontree.Replace("$.payment_method.detail.card.card_data.number", card),
+		jsontree.Decimal("$.amount.value"),
+	)
+}
 
 // MinSecretLength is in bytes. HMAC-SHA-256 gains nothing from a longer secret
 // and loses from a shorter one.
@@ -34,61 +59,110 @@ type Fingerprinter struct {
 	other   *keys // nil, unless the secret is being changed
 }
 
-// keys are derived from one secret, one for requests and one for cards.
+// keys are derived from one secret: one for each version of requests' fingerprints, and
+// one for cards.
 type keys struct {
-	request []byte
-	card    []byte
+	requests []requestKey // as versions
+	card     []byte
+}
+
+type requestKey struct {
+	version byte
+	key     []byte
 	form    jsontree.Form
 }
 
 // NewFingerprinter derives its keys from the installation's secret, and from the
 // other one that is active, which may be empty: there is none.
 func NewFingerprinter(secret, other []byte) (*Fingerprinter, error) {
-	current, err := newKeys(secret)
+	return newFingerprinter(versions, secret, other)
+}
+
+func newFingerprinter(known []version, secret, other []byte) (*Fingerprinter, error) {
+	current, err := newKeys(known, secret)
 	if err != nil {
 		return nil, err
 	}
 	f := &Fingerprinter{current: current}
 	if len(other) > 0 {
-		f.other, err = newKeys(other)
+		f.other, err = newKeys(known, other)
 	}
 	return f, err
 }
 
-func newKeys(secret []byte) (*keys, error) {
+func newKeys(known []version, secret []byte) (*keys, error) {
 	if len(secret) < MinSecretLength {
 		return nil, ErrSecret
-	}
-	request, err := hkdf.Key(sha256.New, secret, nil, "oncepay request fingerprint 1", sha256.Size)
-	if err != nil {
-		return nil, err
 	}
 	card, err := hkdf.Key(sha256.New, secret, nil, "oncepay card fingerprint 1", sha256.Size)
 	if err != nil {
 		return nil, err
 	}
-	k := &keys{request: request, card: card}
-	k.form = jsontree.NewForm(
-		jsontree.Omit("$.payment_method.detail.card.card_data.security_code"),
-		jsontree.Replace("$.payment_method.detail.card.card_data.number", k.ofCard),
-		jsontree.Decimal("$.amount.value"),
-	)
+	k := &keys{card: card}
+	for _, v := range known {
+		key, err := hkdf.Key(sha256.New, secret, nil, "oncepay request fingerprint "+strconv.Itoa(int(v.number)), sha256.Size)
+		if err != nil {
+			return nil, err
+		}
+		k.requests = append(k.requests, requestKey{v.number, key, v.form(k.ofCard)})
+	}
 	return k, nil
 }
 
-// Request is the fingerprint of one request: a version byte and an HMAC-SHA-256
-// over method, route, target and the body's canonical form.
-func (f *Fingerprinter) Request(method, route, target string, body jsontree.Value) []byte {
-	return f.current.ofRequest(method, route, target, body)
+// printSize is the length of a fingerprint: a version's number and an HMAC-SHA-256.
+const printSize = 1 + sha256.Size
+
+// Print is what a request is recognised by: its fingerprint in every version that is in
+// use, under each secret that is active. It holds nothing of the request itself. The zero
+// Print is no request's, and equal to none.
+type Print struct {
+	made   []byte // fingerprints of printSize: those under the current secret, then those under the other
+	others int    // where the latter begin; len(made), if there are none
 }
 
-// RequestByOther is what Request would be under the other secret; nil if there is
-// none.
-func (f *Fingerprinter) RequestByOther(method, route, target string, body jsontree.Value) []byte {
+// Of is the print of one request: of its method, its route, its target and its body's
+// canonical form. The zero body is that of a request without one.
+func (f *Fingerprinter) Of(method, route, target string, body jsontree.Value) Print {
+	all := []*keys{f.current, f.other}
 	if f.other == nil {
+		all = all[:1]
+	}
+	p := Print{made: make([]byte, 0, len(all)*len(f.current.requests)*printSize), others: len(f.current.requests) * printSize}
+	for _, k := range all {
+		for _, r := range k.requests {
+			p.made = r.appendPrint(p.made, method, route, target, body)
+		}
+	}
+	return p
+}
+
+// Kept is what is stored of the request: its fingerprint in the current version, under
+// the current secret. It has 33 bytes, and of the zero Print none. The caller must not
+// change it.
+func (p Print) Kept() []byte { return first(p.made) }
+
+// KeptByOther is what another instance stores of the request, for which the other secret
+// is the current one; nil if there is no other. The caller must not change it.
+func (p Print) KeptByOther() []byte { return first(p.made[p.others:]) }
+
+// first is the first fingerprint of a list of them; nil if it is empty.
+func first(made []byte) []byte {
+	if len(made) == 0 {
 		return nil
 	}
-	return f.other.ofRequest(method, route, target, body)
+	return made[:printSize:printSize]
+}
+
+// Is reports whether a kept fingerprint is this request's: made in any version that is in
+// use, under either secret. A kept one of another version is nobody's, and so is an empty
+// one.
+func (p Print) Is(kept []byte) bool {
+	for made := range slices.Chunk(p.made, printSize) {
+		if bytes.Equal(made, kept) { // the version is their first byte
+			return true
+		}
+	}
+	return false
 }
 
 // Card is the keyed fingerprint of a card number: 32 hexadecimal digits, the same
@@ -103,15 +177,19 @@ func (f *Fingerprinter) CardByOther(number string) string {
 	return f.other.ofCard(number)
 }
 
-func (k *keys) ofRequest(method, route, target string, body jsontree.Value) []byte {
-	mac := hmac.New(sha256.New, k.request)
-	for _, part := range [][]byte{[]byte(method), []byte(route), []byte(target), k.form.Canonical(body)} {
-		var length [8]byte
-		binary.BigEndian.PutUint64(length[:], uint64(len(part))) // so that no two lists of parts run together alike
-		mac.Write(length[:])
-		mac.Write(part)
+func (k *requestKey) appendPrint(dst []byte, method, route, target string, body jsontree.Value) []byte {
+	form := k.form.Canonical(body)
+	// Each part has its length in front, so that no two lists of parts run together alike.
+	head := make([]byte, 0, 4*8+len(method)+len(route)+len(target))
+	for _, part := range []string{method, route, target} {
+		head = binary.BigEndian.AppendUint64(head, uint64(len(part)))
+		head = append(head, part...)
 	}
-	return mac.Sum([]byte{fingerprintVersion})
+	head = binary.BigEndian.AppendUint64(head, uint64(len(form)))
+	mac := hmac.New(sha256.New, k.key)
+	mac.Write(head)
+	mac.Write(form)
+	return mac.Sum(append(dst, k.version))
 }
 
 func (k *keys) ofCard(number string) string {

@@ -8,7 +8,7 @@ func BenchmarkFingerprint(b *testing.B) {
 	f, body := printer(b, secret), parsed(b, aPayment)
 	b.ReportAllocs()
 	for b.Loop() {
-		f.Request("POST", "/v1/payments", "", body)
+		f.Of("POST", "/v1/payments", "", body)
 	}
 }
 

@@ -34,6 +34,12 @@ func lines(header, alias []string) http.Header {
 	return h
 }
 
+// defaultNonce reads a nonce as the default policy does where money moves.
+func defaultNonce(h http.Header) (string, error) {
+	k, err := Presets(Options{})[0].Key(h, Route{Method: http.MethodPost, Path: "/", MovesMoney: true, Produces: "application/json"}, false)
+	return k.Nonce, err
+}
+
 func TestNoncesAreTakenAsTheyStand(t *testing.T) {
 	t.Parallel()
 	all := visible()
@@ -56,7 +62,7 @@ func TestNoncesAreTakenAsTheyStand(t *testing.T) {
 		"the other is empty":            {[]string{"key"}, []string{"  "}, "key"},
 		"lines of blanks count as none": {[]string{"\t"}, []string{"key"}, "key"},
 	} {
-		got, err := NonceFrom(lines(c.header, c.alias))
+		got, err := defaultNonce(lines(c.header, c.alias))
 		if err != nil || got != c.want {
 			t.Errorf("%s: got %q (%v), want %q", name, got, err, c.want)
 		}
@@ -109,7 +115,7 @@ func TestWhatIsNoNonceIsRefusedByRule(t *testing.T) {
 		"a good one and an alias too long": {[]string{"geheim"}, []string{strings.Repeat("x", 65)}, apierr.InvalidParameters, "Idempotency-Key must have at most 64 characters"},
 		"a good one and two aliases":       {[]string{"geheim"}, []string{"geheim", "geheim"}, apierr.InvalidParameters, "Idempotency-Key must be sent once"},
 	} {
-		got, err := NonceFrom(lines(c.header, c.alias))
+		got, err := defaultNonce(lines(c.header, c.alias))
 		e, ok := apierr.From(err)
 		if !ok || got != "" {
 			t.Errorf("%s: got %q (%v), want %s", name, got, err, c.code)
@@ -130,7 +136,7 @@ func TestH40OnlyTwoNamesAreRead(t *testing.T) {
 	for _, name := range []string{"X_Idempotency_Key", "Idempotency_Key", "X-Idempotency-Keys", "Idempotent-Key", "X-Request-Id"} {
 		h := http.Header{}
 		h[name] = []string{"key"}
-		if _, err := NonceFrom(h); err == nil || !strings.Contains(err.Error(), "required") {
+		if _, err := defaultNonce(h); err == nil || !strings.Contains(err.Error(), "required") {
 			t.Errorf("%s: %v, want it to count as missing", name, err)
 		}
 	}
@@ -138,7 +144,7 @@ func TestH40OnlyTwoNamesAreRead(t *testing.T) {
 
 func TestNonceThatNoHeaderCouldCarryIsNotLookedUp(t *testing.T) {
 	t.Parallel()
-	for _, nonce := range []string{"", " ", " key", "key ", "a b", "a,b", "é", "\x00", "key\n", strings.Repeat("x", 65), "\xff"} {
+	for _, nonce := range []string{"", "é", "\x00", "key\n", "a\tb", "\xff", "\x7f"} {
 		if ValidNonce(nonce) {
 			t.Errorf("%q counts as a nonce", nonce)
 		}
@@ -164,7 +170,7 @@ func FuzzNonceFrom(f *testing.F) {
 		if which&4 != 0 {
 			h.Del(AliasHeader)
 		}
-		nonce, err := NonceFrom(h)
+		nonce, err := defaultNonce(h)
 		if err != nil {
 			e, ok := apierr.From(err)
 			if nonce != "" || !ok || e.Status != http.StatusBadRequest || len(e.Messages) != 1 {
@@ -188,23 +194,10 @@ func FuzzNonceFrom(f *testing.F) {
 			t.Fatalf("%q has a character that no nonce may have", nonce)
 		}
 		for _, name := range []string{Header, AliasHeader} {
-			again, err := NonceFrom(http.Header{http.CanonicalHeaderKey(name): {nonce}})
+			again, err := defaultNonce(http.Header{http.CanonicalHeaderKey(name): {nonce}})
 			if err != nil || again != nonce {
 				t.Fatalf("%q, sent as %s, means %q (%v)", nonce, name, again, err)
 			}
 		}
 	})
-}
-
-func TestThereIsOnePolicySoFar(t *testing.T) {
-	t.Parallel()
-	p, ok := PolicyNamed(DefaultPolicy, DefaultRetention)
-	if !ok || p.Name != "yuno" || !p.IgnoreRetryBody || p.KeepErrors || p.Retention != DefaultRetention {
-		t.Errorf("the default policy is %+v, %t", p, ok)
-	}
-	for _, name := range []string{"", "YUNO", "novu", "fyno", "ietf", "other"} {
-		if p, ok := PolicyNamed(name, DefaultRetention); ok {
-			t.Errorf("%q is a policy: %+v", name, p)
-		}
-	}
 }

@@ -15,7 +15,7 @@ const benchKeys = 10_000
 // newBenchDirectory is a service whose directory is full. Authentication asks nobody,
 // so there is no database.
 func newBenchDirectory() (*Service, []KeyPair) {
-	s := NewService(nil, "yuno", func(string) bool { return true })
+	s := NewService(nil, testPolicies)
 	pairs := make([]KeyPair, benchKeys)
 	for i := range pairs {
 		pairs[i] = newKeyPair(Test)

@@ -254,5 +254,5 @@ func (s *Service) PolicyOf(account uuid.UUID) string {
 	if p, ok := s.dir.policies[account]; ok {
 		return p
 	}
-	return s.defaultPolicy
+	return s.policies[0]
 }

@@ -27,6 +27,7 @@ func (h *OperatorHandler) Mount(g *echo.Group) {
 	g.POST("/merchants", h.create)
 	g.GET("/merchants", h.list)
 	g.GET("/merchants/:account_id", h.get)
+	g.PATCH("/merchants/:account_id", h.update)
 	g.POST("/merchants/:account_id/disable", h.disable)
 	g.POST("/merchants/:account_id/enable", h.enable)
 	g.POST("/merchants/:account_id/keys", h.createKey)
@@ -46,7 +47,7 @@ func (h *OperatorHandler) create(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	policy, err := text(body.Get("idempotency_policy"), false)
+	policy, err := h.policy(body)
 	if err != nil {
 		return err
 	}
@@ -90,6 +91,38 @@ func (h *OperatorHandler) get(c echo.Context) error {
 		return err
 	}
 	m, err := h.service.store.merchant(h.service.store.db.Conn(c.Request().Context()), account)
+	if err != nil {
+		return err
+	}
+	return answer(c, http.StatusOK, m.wire())
+}
+
+// update is PATCH /admin/v1/merchants/{account_id}.
+func (h *OperatorHandler) update(c echo.Context) error {
+	account, err := accountOf(c)
+	if err != nil {
+		return err
+	}
+	body, err := object(c)
+	if err != nil {
+		return err
+	}
+	var u Update
+	if body.Get("name").Given() {
+		name, err := text(body.Get("name"), true)
+		if err != nil {
+			return err
+		}
+		u.Name = &name
+	}
+	if body.Get("idempotency_policy").Given() {
+		policy, err := h.policy(body)
+		if err != nil {
+			return err
+		}
+		u.IdempotencyPolicy = &policy
+	}
+	m, err := h.service.Update(c.Request().Context(), account, u)
 	if err != nil {
 		return err
 	}
@@ -338,6 +371,20 @@ func text(v jsontree.Value, required bool) (string, error) {
 		return "", apierr.New(apierr.InvalidParameters, v.Path()+" must be a string")
 	}
 	return s, nil
+}
+
+// policy reads the name of a policy; empty if there is none. Whatever cannot be one is
+// told the names that can.
+func (h *OperatorHandler) policy(body jsontree.Value) (string, error) {
+	v := body.Get("idempotency_policy")
+	if !v.Given() {
+		return "", nil
+	}
+	name, ok := v.Text()
+	if !ok {
+		return "", errNoPolicy(h.service.policies)
+	}
+	return name, nil
 }
 
 // networkList reads a list of networks; nil, all of them, where there is none.

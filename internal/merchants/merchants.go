@@ -60,6 +60,9 @@ type Merchant struct {
 	DisabledAt        *time.Time // none of its keys is taken since; nil: they are
 }
 
+// Update is what is to be different about a merchant; nil stays as it is.
+type Update struct{ Name, IdempotencyPolicy *string }
+
 // Status is what may be done with a key.
 type Status string
 
@@ -132,6 +135,37 @@ func hashSecret(secret string) [sha256.Size]byte { return sha256.Sum256([]byte(s
 func validateName(name string) error {
 	if n := utf8.RuneCountInString(name); n < 1 || n > maxNameLength || strings.TrimSpace(name) == "" {
 		return apierr.New(apierr.InvalidParameters, "$.name must have 1 to 255 characters")
+	}
+	return nil
+}
+
+// validatePolicy checks a name against those of the policies that there are.
+func validatePolicy(name string, known []string) error {
+	if !slices.Contains(known, name) {
+		return errNoPolicy(known)
+	}
+	return nil
+}
+
+func errNoPolicy(known []string) error {
+	names, last := strings.Join(known[:len(known)-1], ", "), known[len(known)-1]
+	if names != "" {
+		last = names + " or " + last
+	}
+	return apierr.New(apierr.InvalidParameters, "$.idempotency_policy must be "+last)
+}
+
+func (u Update) validate(policies []string) error {
+	if u.Name == nil && u.IdempotencyPolicy == nil {
+		return apierr.New(apierr.MissingParameters, "$.name or $.idempotency_policy is required")
+	}
+	if u.Name != nil {
+		if err := validateName(*u.Name); err != nil {
+			return err
+		}
+	}
+	if u.IdempotencyPolicy != nil {
+		return validatePolicy(*u.IdempotencyPolicy, policies)
 	}
 	return nil
 }

@@ -23,11 +23,10 @@ const writeTimeout = 10 * time.Second
 // in memory. The directory is complete at all times: a key that is not in it does not
 // exist, so the database is never asked.
 type Service struct {
-	store         store
-	policyKnown   func(name string) bool
-	defaultPolicy string
-	maxAge        time.Duration    // 0: a directory of any age is good
-	now           func() time.Time // a test's clock runs as it likes
+	store    store
+	policies []string         // the names of all; the first is the default
+	maxAge   time.Duration    // 0: a directory of any age is good
+	now      func() time.Time // a test's clock runs as it likes
 
 	mu     sync.RWMutex
 	dir    directory
@@ -42,12 +41,10 @@ type Service struct {
 }
 
 // NewService returns a service with an empty directory: call Refresh before
-// serving. policyKnown says which idempotency policies there are, defaultPolicy
-// which a merchant has who chose none.
-func NewService(db *postgres.DB, defaultPolicy string, policyKnown func(name string) bool) *Service {
-	return &Service{
-		store: store{db}, policyKnown: policyKnown, defaultPolicy: defaultPolicy, now: time.Now, dir: newDirectory(),
-	}
+// serving. policies are the names of the idempotency policies that there are, at least
+// one. The first is that of a merchant who chose none.
+func NewService(db *postgres.DB, policies []string) *Service {
+	return &Service{store: store{db}, policies: policies, now: time.Now, dir: newDirectory()}
 }
 
 // write runs f in one database transaction, and lets this instance know at once what
@@ -73,10 +70,10 @@ func (s *Service) Create(ctx context.Context, name, policy string) (Merchant, Ke
 		return Merchant{}, KeyPair{}, err
 	}
 	if policy == "" {
-		policy = s.defaultPolicy
+		policy = s.policies[0]
 	}
-	if !s.policyKnown(policy) {
-		return Merchant{}, KeyPair{}, apierr.New(apierr.InvalidParameters, "$.idempotency_policy must be the name of a policy, such as "+s.defaultPolicy)
+	if err := validatePolicy(policy, s.policies); err != nil {
+		return Merchant{}, KeyPair{}, err
 	}
 	m := Merchant{AccountID: uuid.Must(uuid.NewV7()), Name: name, IdempotencyPolicy: policy}
 	pair := newKeyPair(Test)
@@ -166,6 +163,21 @@ func (s *Service) change(ctx context.Context, account, id uuid.UUID, f func(tx p
 		return err
 	})
 	return k, err
+}
+
+// Update changes a merchant and returns it as it is now, disabled or not. Another
+// instance goes by the new policy when its next refresh has worked; a nonce's life that
+// has begun keeps the one that it began with.
+func (s *Service) Update(ctx context.Context, account uuid.UUID, u Update) (m Merchant, err error) {
+	if err := u.validate(s.policies); err != nil {
+		return Merchant{}, err
+	}
+	err = s.write(ctx, func(tx postgres.Tx) error {
+		var err error
+		m, err = s.store.updateMerchant(tx, account, u)
+		return err
+	})
+	return m, err
 }
 
 // SetDisabled says whether a merchant's keys are refused, all of them in both modes,

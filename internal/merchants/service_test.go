@@ -27,6 +27,9 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // anywhere is a client's address where it does not matter.
 var anywhere = netip.MustParseAddr("192.0.2.1")
 
+// testPolicies are those that the database takes, the default first.
+var testPolicies = []string{"yuno", "novu", "fyno", "ietf"}
+
 // bench is one database with as many instances of the directory as a test asks for.
 type bench struct {
 	t   *testing.T
@@ -50,7 +53,7 @@ func (b *bench) instance() (*postgres.DB, *Service) {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(db.Close)
-	return db, NewService(db, "yuno", func(name string) bool { return name == "yuno" || name == "ietf" })
+	return db, NewService(db, testPolicies)
 }
 
 // made is a merchant of the first instance with its key for test mode.

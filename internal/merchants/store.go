@@ -113,6 +113,15 @@ WHERE m.account_id = $1::uuid`
 
 const merchantColumns = `account_id, name, idempotency_policy, created_at, disabled_at`
 
+// sqlUpdateMerchant changes a merchant's name ($2) and policy ($3); null leaves either
+// as it is, so that of two changes at once neither undoes the other. Like every change
+// of a merchant it has all of its keys read again, which is how each learns the policy.
+const sqlUpdateMerchant = `/* merchants.update */
+UPDATE merchants SET name = coalesce($2::text, name), idempotency_policy = coalesce($3::text, idempotency_policy),
+       changed_at = clock_timestamp()
+WHERE account_id = $1::uuid
+RETURNING ` + merchantColumns
+
 const sqlMerchant = `/* merchants.one */
 SELECT ` + merchantColumns + ` FROM merchants WHERE account_id = $1::uuid`
 
@@ -230,6 +239,12 @@ func (s store) insertMerchant(tx postgres.Tx, m Merchant) error {
 
 func (s store) lockMerchant(tx postgres.Tx, account uuid.UUID) error {
 	return one("lock the merchant", tx.Exec(sqlLockMerchant, account), errNoMerchant)
+}
+
+func (s store) updateMerchant(tx postgres.Tx, account uuid.UUID, u Update) (Merchant, error) {
+	var m Merchant
+	err := one("update the merchant", tx.Raw(sqlUpdateMerchant, account, u.Name, u.IdempotencyPolicy).Scan(&m), errNoMerchant)
+	return m, err
 }
 
 func (s store) disableMerchant(tx postgres.Tx, account uuid.UUID, disabled bool) error {

@@ -67,16 +67,17 @@ func newStage(t *testing.T, seen *Telemetry) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	auth := merchants.NewService(db, idem.DefaultPolicy, func(string) bool { return true })
+	auth := merchants.NewService(db, []string{idem.DefaultPolicy})
+	policies, err := idem.NewPolicies(idem.Presets(idem.Options{})...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	psp := newPSP(t)
 	s.service, err = transactions.NewService(transactions.Options{
 		DB: db, Arrivals: idem.NewArrivals(db, log), Lease: lease, Fingerprints: prints, RawLiveCards: true, Log: log,
 		Providers: providers.NewRegistry(map[string]providers.Provider{merchants.Test: psp}),
-		PolicyOf: func(uuid.UUID) idem.Policy {
-			p, _ := idem.PolicyNamed(idem.DefaultPolicy, idem.DefaultRetention)
-			return p
-		},
-		Watch: seen.Exchanges(),
+		Policies:  policies,
+		Watch:     seen.Exchanges(),
 	})
 	if err != nil {
 		t.Fatal(err)

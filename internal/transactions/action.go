@@ -192,7 +192,7 @@ func (s *Service) beginAction(ctx context.Context, cmd Command) (*run, *apierr.E
 		return nil, nil, err
 	}
 	faultpoint.Reach(faultpoint.BeginAfter, cmd.Nonce)
-	r := s.newRun(tx, c, started, provider, cmd.Policy, byRequest)
+	r := s.newRun(tx, c, started, provider, byRequest)
 	r.payment, r.requestID = p, cmd.RequestID
 	r.deliver = r.operate()
 	return r, nil, nil

@@ -50,9 +50,9 @@ claim AS (
     SELECT g.id FROM transactions g, payment
     WHERE $9 <> 'REFUND' AND g.account_id = $1 AND g.id = $13 AND g.payment_id = payment.id AND g.status = 'SUCCEEDED'
 ), transaction AS (
-    INSERT INTO transactions (account_id, id, payment_id, target_id, mode, type, status, currency, amount, provider, nonce, card, request,
+    INSERT INTO transactions (account_id, id, payment_id, target_id, mode, type, status, currency, amount, provider, nonce, policy, card, request,
                               lease_holder, instance_id, lease_until, may_send_until, next_attempt_at, travel_us, created_at, updated_at)
-    SELECT $1, $6, payment.id, target.id, $2, $9, 'CREATED', $11, $10, $14::text, $3, $15::text, $16::text,
+    SELECT $1, $6, payment.id, target.id, $2, $9, 'CREATED', $11, $10, $14::text, $3, $23::text, $15::text, $16::text,
            $17::uuid, $18::uuid, at + $19::bigint * interval '1 microsecond', at + $20::bigint * interval '1 microsecond',
            at + $21::bigint * interval '1 microsecond', $22::bigint, at, at FROM claim, payment, target
     RETURNING may_send_until
@@ -80,7 +80,7 @@ func (s store) beginAction(ctx context.Context, n newAction) (tx Transaction, c 
 	a := n.Action
 	tx = Transaction{
 		AccountID: n.AccountID, ID: n.Transaction, PaymentID: n.Target.PaymentID, TargetID: orNone(n.Target.ID), Mode: n.Mode, Type: a.Type,
-		Status: Created, Currency: n.Target.Currency, Amount: a.Amount, Provider: n.ProviderName, Nonce: n.Nonce, Card: n.Target.Card,
+		Status: Created, Currency: n.Target.Currency, Amount: a.Amount, Provider: n.ProviderName, Nonce: n.Nonce, Policy: n.Policy.Name, Card: n.Target.Card,
 		Request: n.Request, Fence: 1, LeaseHolder: n.Holder, TravelUS: n.Terms.travel().Microseconds(),
 	}
 	allowed := make([]string, len(n.Allowed))
@@ -90,10 +90,10 @@ func (s store) beginAction(ctx context.Context, n newAction) (tx Transaction, c 
 	c.before = time.Now()
 	err = s.db.Confirmed(ctx, func(db postgres.Tx) error {
 		return db.Raw(sqlBeginAction,
-			n.AccountID, n.Mode, n.Nonce, n.Operation, n.Fingerprint, n.Transaction, n.Policy.Retention.Microseconds(),
+			n.AccountID, n.Mode, n.Nonce, n.Operation, n.Print.Kept(), n.Transaction, n.Retention.Microseconds(),
 			tx.PaymentID, string(a.Type), a.Amount, tx.Currency, allowed, n.Target.ID, n.ProviderName, tx.Card, n.Request,
 			n.Holder, n.Instance, n.Terms.lease.Microseconds(), n.Terms.sendWindow().Microseconds(), n.Terms.firstLook().Microseconds(),
-			n.Terms.travel().Microseconds(),
+			n.Terms.travel().Microseconds(), n.Policy.Name,
 		).Row().Scan(&c.at, &tx.MaySendUntil)
 	})
 	switch {

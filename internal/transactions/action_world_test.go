@@ -278,11 +278,12 @@ func (w *world) commandOf(i instance, nonce string, d deed) Command {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	policy := i.service.policies.Of(idem.DefaultPolicy)
 	return Command{
-		AccountID: w.account, Mode: merchants.Test, Policy: i.service.policyOf(w.account), Nonce: nonce,
-		Operation:   "POST " + route + " " + d.payment + "/" + d.transaction,
-		Fingerprint: i.service.prints.Request(http.MethodPost, route, d.payment+"/"+d.transaction, v),
-		RequestID:   "request-of-" + nonce, ArrivedAt: time.Now(), Action: &a,
+		AccountID: w.account, Mode: merchants.Test, Policy: policy, Key: key(policy, nonce),
+		Operation: "POST " + route + " " + d.payment + "/" + d.transaction,
+		Print:     i.service.prints.Of(http.MethodPost, route, d.payment+"/"+d.transaction, v),
+		RequestID: "request-of-" + nonce, ArrivedAt: time.Now(), Action: &a,
 	}
 }
 

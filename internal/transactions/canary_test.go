@@ -268,6 +268,7 @@ func (m *mine) operate() {
 	id, _ := another.get("id").(string)
 	merchant, key := "/admin/v1/merchants/"+account, "/admin/v1/merchants/"+account+"/keys/"+id
 	m.want(m.ask(http.MethodPatch, m.operator, key, []byte(`{"allowed_networks":["192.0.2.0/24"]}`), bearer...), http.StatusOK)
+	m.want(m.ask(http.MethodPatch, m.operator, merchant, []byte(`{"idempotency_policy":"novu"}`), bearer...), http.StatusOK)
 	successor := m.call(http.MethodPost, m.operator.URL+key+"/rotate", []byte(`{"overlap_seconds":3600}`), bearer...)
 	m.want(successor, http.StatusCreated)
 	for secret, name := range map[any]string{
@@ -294,6 +295,7 @@ func (m *mine) operate() {
 	}
 	for _, body := range []string{`{"name":["` + m.card + `"]}`, `{"name":"x","idempotency_policy":"` + m.card + `"}`, `{"mode":"` + m.card + `"}`, `{"` + m.card} {
 		m.ask(http.MethodPost, m.operator, "/admin/v1/merchants", []byte(body), bearer...)
+		m.ask(http.MethodPatch, m.operator, merchant, []byte(body), bearer...)
 		m.ask(http.MethodPost, m.operator, "/admin/v1/merchants/"+account+"/keys", []byte(body), bearer...)
 		m.ask(http.MethodPost, m.operator, "/admin/v1/merchants/"+m.card+"/keys", []byte(body), bearer...)
 		m.ask(http.MethodPost, m.operator, "/admin/v1/transactions/"+m.card+"/resolve", []byte(body), bearer...)

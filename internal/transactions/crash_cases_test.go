@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/merchants"
 	"github.com/oncepay/oncepay/internal/pgtest"
@@ -137,9 +138,10 @@ func (w *world) command(i instance, nonce string, body []byte) Command {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	policy := i.service.policies.Of(idem.DefaultPolicy)
 	cmd := Command{
-		AccountID: w.account, Mode: merchants.Test, Policy: i.service.policyOf(w.account), Nonce: nonce, Operation: "POST /v1/payments",
-		Fingerprint: i.service.prints.Request(http.MethodPost, "/v1/payments", "", v), RequestID: "request-of-" + nonce, ArrivedAt: time.Now(),
+		AccountID: w.account, Mode: merchants.Test, Policy: policy, Key: key(policy, nonce), Operation: "POST /v1/payments",
+		Print: i.service.prints.Of(http.MethodPost, "/v1/payments", "", v), RequestID: "request-of-" + nonce, ArrivedAt: time.Now(),
 	}
 	cmd.Request, err = parseRequest(v, i.service.rulesFor(merchants.Caller{AccountID: w.account, Mode: merchants.Test}))
 	if err != nil {

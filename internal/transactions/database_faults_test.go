@@ -271,7 +271,7 @@ func (l *lifetime) loops() {
 		w.t.Fatal(err)
 	}
 	w.sql(`UPDATE api_keys SET expires_at = clock_timestamp(), changed_at = clock_timestamp() WHERE public_api_key = $1`, expiring.PublicAPIKey)
-	fresh := merchants.NewService(l.db, idem.DefaultPolicy, func(string) bool { return true })
+	fresh := merchants.NewService(l.db, []string{idem.DefaultPolicy})
 	l.works("the first reading of the directory", counted(fresh.Refresh))
 	l.works("the next reading of the directory", counted(fresh.Refresh))
 	if _, err := fresh.Authenticate(w.test.PublicAPIKey, w.test.PrivateSecretKey, netip.IPv6Loopback()); err != nil {

@@ -972,13 +972,13 @@ func TestH80FinishThatMatchesNothingDeletesNoKey(t *testing.T) {
 				{status: Errored, cause: "not_reached", tell: telling(http.StatusServiceUnavailable)},
 				{status: Errored, released: true, cause: "resolved", resolution: resolution{"failed", "by mistake", "request"}},
 			} {
-				e.at, e.retention, e.calls = time.Now(), idem.DefaultRetention, calls
+				e.at, e.calls = time.Now(), calls
 				seen := Payment{Status: Unconfirmed.Status, SubStatus: Unconfirmed.Sub} // as it was when tx was claimed
 				if matched, _, err := w.service.store.finish(t.Context(), tx, seen, e); err != nil || matched {
 					t.Errorf("a finish as %s (%s) matched: %t, %v", e.status, e.cause, matched, err)
 				}
 			}
-			l := leaving{park: true, attempt: 1, resendRefused: true, answer: &answer{http.StatusBadGateway, []byte("{}")}, retention: idem.DefaultRetention, calls: calls}
+			l := leaving{park: true, attempt: 1, resendRefused: true, answer: &answer{http.StatusBadGateway, []byte("{}")}, calls: calls}
 			if matched, err := w.service.store.leave(t.Context(), tx, l); err != nil || matched {
 				t.Errorf("a leave matched: %t, %v", matched, err)
 			}

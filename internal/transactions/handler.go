@@ -1,9 +1,11 @@
 package transactions
 
 import (
+	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -18,12 +20,6 @@ import (
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/merchants"
-)
-
-// Headers of a replay.
-const (
-	headerReplayed = "Idempotent-Replayed"
-	headerMismatch = "Idempotency-Body-Mismatch"
 )
 
 // Handler is the payments API as merchants see it.
@@ -46,32 +42,65 @@ func (h *Handler) LimitLookups(l *httpapi.Limiter) { h.lookups = l }
 func (h *Handler) Mount(e *echo.Echo) {
 	// Route by route: a group's middleware would also catch its unknown methods, and
 	// call them unknown paths.
-	e.POST("/v1/payments", h.create, h.authenticate)
-	e.POST("/v1/payments/:payment_id/transactions/:transaction_id/capture", h.act(RouteCapture), h.authenticate)
-	e.POST("/v1/payments/:payment_id/transactions/:transaction_id/cancel", h.act(RouteCancel), h.authenticate)
-	e.POST("/v1/payments/:payment_id/transactions/:transaction_id/refund", h.act(RouteRefund), h.authenticate)
-	e.POST("/v1/payments/:payment_id/transactions/:transaction_id/cancel-or-refund", h.act(RouteCancelOrRefund), h.authenticate)
-	e.POST("/v1/payments/:payment_id/cancel-or-refund", h.act(RouteCancelOrRefund), h.authenticate)
+	h.moves(e, idem.Route{Path: "/v1/payments", Creates: true}, h.create)
+	h.moves(e, idem.Route{Path: "/v1/payments/:payment_id/transactions/:transaction_id/capture"}, act(RouteCapture))
+	h.moves(e, idem.Route{Path: "/v1/payments/:payment_id/transactions/:transaction_id/cancel"}, act(RouteCancel))
+	h.moves(e, idem.Route{Path: "/v1/payments/:payment_id/transactions/:transaction_id/refund"}, act(RouteRefund))
+	h.moves(e, idem.Route{Path: "/v1/payments/:payment_id/transactions/:transaction_id/cancel-or-refund"}, act(RouteCancelOrRefund))
+	h.moves(e, idem.Route{Path: "/v1/payments/:payment_id/cancel-or-refund"}, act(RouteCancelOrRefund))
 	e.GET("/v1/payments", h.list, h.authenticate)
 	e.GET("/v1/payments/:payment_id", h.get, h.authenticate)
 	e.GET("/v1/idempotency-keys", h.lookup, h.authenticate)
 	e.GET("/v1/idempotency-keys/*", h.lookup, h.authenticate)
 }
 
+// ErrorStyle is how errors look that a request's client can read: by the merchant whose
+// public key it shows, before anybody has looked whether it is theirs.
+func (h *Handler) ErrorStyle(r *http.Request) apierr.Style {
+	return h.service.policies.Of(h.auth.PolicyOfKey(r.Header.Get(headerPublicKey))).Errors
+}
+
+// order is what a request asks for: target is what its path names, "" for nothing, and
+// parse reads the body into the command.
+type order struct {
+	target string
+	parse  func(cmd *Command, body jsontree.Value) error
+}
+
+// moves adds a route that moves money. What it answers is kept and told again, so a
+// handler says what is to be done and leaves the answering to execute.
+func (h *Handler) moves(e *echo.Echo, r idem.Route, read func(c echo.Context) (order, error)) {
+	r.Method, r.MovesMoney, r.Produces = http.MethodPost, true, echo.MIMEApplicationJSON
+	if err := r.Check(); err != nil {
+		panic(err) // a programmer's mistake, caught by the first test that mounts it
+	}
+	e.Add(r.Method, r.Path, func(c echo.Context) error {
+		o, err := read(c)
+		if err != nil {
+			return err
+		}
+		return h.execute(c, r, o)
+	}, h.authenticate)
+}
+
 const keyCaller = "oncepay.caller"
+
+const headerPublicKey = "public-api-key"
 
 // authenticate asks the directory in memory, before anything is read.
 func (h *Handler) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		header := c.Request().Header
 		from, _ := netip.ParseAddr(c.RealIP()) // what is none is on nobody's list
-		caller, err := h.auth.Authenticate(header.Get("public-api-key"), header.Get("private-secret-key"), from)
+		caller, err := h.auth.Authenticate(header.Get(headerPublicKey), header.Get("private-secret-key"), from)
 		if err != nil {
 			return err
 		}
 		line := httpapi.LineOf(c)
 		line.AccountID, line.Mode = caller.AccountID.String(), caller.Mode
 		c.Set(keyCaller, caller)
+		// From here on one policy holds for this request, whatever becomes of the merchant's.
+		httpapi.SetStyle(c, h.service.policies.Of(caller.Policy).Errors)
 		return next(c)
 	}
 }
@@ -82,34 +111,34 @@ func callerOf(c echo.Context) merchants.Caller {
 }
 
 // create is POST /v1/payments.
-func (h *Handler) create(c echo.Context) error {
+func (h *Handler) create(c echo.Context) (order, error) {
 	caller := callerOf(c)
-	return h.execute(c, "", func(cmd *Command, body jsontree.Value) (err error) {
+	return order{parse: func(cmd *Command, body jsontree.Value) (err error) {
 		cmd.Request, err = parseRequest(body, h.service.rulesFor(caller))
 		return err
-	})
+	}}, nil
 }
 
 // act is a capture, a cancellation or a refund, by its route.
-func (h *Handler) act(route Route) echo.HandlerFunc {
-	return func(c echo.Context) error {
+func act(route Route) func(c echo.Context) (order, error) {
+	return func(c echo.Context) (order, error) {
 		target, transaction := c.Param("payment_id"), uuid.Nil
 		payment, known := idOf(target)
 		if !known {
-			return apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
+			return order{}, apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
 		}
 		if id := c.Param("transaction_id"); id != "" {
 			if transaction, known = idOf(id); !known || transaction == uuid.Nil { // Nil stands for none
-				return apierr.New(apierr.TransactionNotFound, "there is no transaction with this id in the payment")
+				return order{}, apierr.New(apierr.TransactionNotFound, "there is no transaction with this id in the payment")
 			}
 			target += "/" + id
 		}
-		return h.execute(c, strings.ToLower(target), func(cmd *Command, body jsontree.Value) error {
+		return order{strings.ToLower(target), func(cmd *Command, body jsontree.Value) error {
 			a, err := parseAction(body, route)
 			a.PaymentID, a.TargetID = payment, transaction
 			cmd.Action = &a
 			return err
-		})
+		}}, nil
 	}
 }
 
@@ -119,30 +148,49 @@ func idOf(s string) (uuid.UUID, bool) {
 	return id, err == nil && len(s) == len(id.String())
 }
 
-// execute reads a request that moves money and has it carried out. target is what its
-// path names, "" for nothing.
-func (h *Handler) execute(c echo.Context, target string, parse func(cmd *Command, body jsontree.Value) error) error {
-	ctx, caller, route := c.Request().Context(), callerOf(c), c.Path()
+// execute reads a request that moves money and has it carried out.
+func (h *Handler) execute(c echo.Context, r idem.Route, o order) error {
+	caller := callerOf(c)
 	cmd := Command{
-		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policyOf(caller.AccountID),
-		Operation: strings.TrimSpace(http.MethodPost + " " + route + " " + target), RequestID: httpapi.RequestID(c), ArrivedAt: time.Now(),
+		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policies.Of(caller.Policy),
+		Operation: strings.TrimSpace(r.Method + " " + r.Path + " " + o.target), RequestID: httpapi.RequestID(c), ArrivedAt: time.Now(),
 	}
 	var err error
-	if cmd.Nonce, err = idem.NonceFrom(c.Request().Header); err != nil {
+	if cmd.Key, err = cmd.Policy.Key(c.Request().Header, r, caller.Mode == merchants.Live); err != nil {
 		return err
+	}
+	if cmd.Policy.Echo && cmd.Protected() {
+		c.Response().Header().Set(cmd.Policy.Headers[0], cmd.Sent)
 	}
 	body, err := httpapi.Body(c)
 	if err == nil {
-		cmd.Fingerprint = h.service.prints.Request(http.MethodPost, route, target, body)
-		cmd.FingerprintByOther = h.service.prints.RequestByOther(http.MethodPost, route, target, body)
-		err = parse(&cmd, body)
+		cmd.Print = h.service.prints.Of(r.Method, r.Path, o.target, body)
+		err = o.parse(&cmd, body)
 	}
 	if err != nil {
 		return h.invalid(c, cmd, err)
 	}
-	a, err := h.service.Execute(ctx, cmd)
+	a, err := h.service.Execute(c.Request().Context(), cmd)
 	faultpoint.Reach(faultpoint.AnswerBefore, cmd.Nonce)
+	if !cmd.Protected() {
+		err = unprotected(err)
+	}
 	return respond(c, a, err)
+}
+
+// unprotected is err for a caller who cannot ask with the same key, having sent none: it
+// must not lead them into a second payment.
+func unprotected(err error) error {
+	e, ok := apierr.From(err)
+	if !ok {
+		return err
+	}
+	told := *e
+	told.Messages = slices.Clone(e.Messages)
+	for i, m := range told.Messages {
+		told.Messages[i] = strings.Replace(m, retrySame, lookUp+" you send it again", 1)
+	}
+	return fmt.Errorf("%w (%w)", &told, err)
 }
 
 // rulesFor are the rules that depend on who is asking.
@@ -178,11 +226,15 @@ func respond(c echo.Context, a Answer, err error) error {
 	if err != nil {
 		return err
 	}
-	if a.Verdict == idem.Replayed {
-		c.Response().Header().Set(headerReplayed, "true")
+	if name := a.Policy.ReplayHeader; name != "" && a.Verdict == idem.Replayed {
+		c.Response().Header().Set(name, "true")
 	}
-	if a.BodyDiffers {
-		c.Response().Header().Set(headerMismatch, "true")
+	if name := a.Policy.MismatchHeader; name != "" && a.BodyDiffers {
+		c.Response().Header().Set(name, "true")
+	}
+	if a.Status >= http.StatusBadRequest {
+		line.Code = string(a.Code)
+		return httpapi.Failure(c, a.Status, a.Policy.Errors, a.Body)
 	}
 	return httpapi.JSON(c, a.Status, a.Body)
 }
@@ -345,7 +397,7 @@ func nonceParam(c echo.Context) (string, error) {
 	case nonce == "":
 		return "", apierr.New(apierr.MissingParameters, "nonce is required")
 	case !idem.ValidNonce(nonce):
-		return "", apierr.New(apierr.InvalidParameters, "nonce must be 1 to 64 visible ASCII characters without a comma")
+		return "", apierr.New(apierr.InvalidParameters, "nonce must have only printable ASCII characters")
 	}
 	return nonce, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
 
+	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
 )
@@ -377,8 +378,8 @@ func (w *world) busily(ctx context.Context, cmd Command) {
 			action.Amount = decimal.Zero
 		}
 		_, _ = w.service.Execute(ctx, Command{
-			AccountID: w.account, Mode: cmd.Mode, Policy: cmd.Policy, Nonce: nonce, Operation: "POST " + string(route) + " " + tx.ID.String(),
-			Fingerprint: []byte(nonce), Action: &action, ArrivedAt: time.Now(),
+			AccountID: w.account, Mode: cmd.Mode, Policy: cmd.Policy, Key: key(cmd.Policy, nonce), Operation: "POST " + string(route) + " " + tx.ID.String(),
+			Print: w.service.prints.Of("", "", nonce, jsontree.Value{}), Action: &action, ArrivedAt: time.Now(),
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -52,15 +53,18 @@ type Lives struct {
 
 // Life is one life of a nonce.
 type Life struct {
-	AccountID   string          `json:"account_id"`
-	Mode        string          `json:"mode"`
-	KeyState    KeyState        `json:"key_state"`
-	PaymentID   string          `json:"payment_id"`
-	Transaction LifeTransaction `json:"transaction"`
-	Charges     int             `json:"charges"`
-	Verdict     string          `json:"verdict"`
-	Timeline    []Moment        `json:"timeline"`
-	Truncated   bool            `json:"timeline_truncated,omitempty"`
+	AccountID string   `json:"account_id"`
+	Mode      string   `json:"mode"`
+	Policy    string   `json:"idempotency_policy"`
+	KeyState  KeyState `json:"key_state"`
+	// AnswerStatus is what the key answers, while it does.
+	AnswerStatus *int            `json:"answer_status"`
+	PaymentID    string          `json:"payment_id"`
+	Transaction  LifeTransaction `json:"transaction"`
+	Charges      int             `json:"charges"`
+	Verdict      string          `json:"verdict"`
+	Timeline     []Moment        `json:"timeline"`
+	Truncated    bool            `json:"timeline_truncated,omitempty"`
 }
 
 // LifeTransaction is the transaction behind a life. Attempts is how many holders
@@ -98,7 +102,7 @@ func (s *Service) Lookup(ctx context.Context, scope Scope, nonce string, after u
 	// What this process has just answered must be on the timeline. If it can't be
 	// written now, what is written is told.
 	_, _ = s.arrivals.Flush(ctx)
-	rows, err := s.store.lives(ctx, scope, nonce, orNone(after), maxLives+1)
+	rows, err := s.store.lives(ctx, scope, idem.KeyOf(nonce), orNone(after), maxLives+1)
 	if err != nil {
 		return Lives{}, err
 	}
@@ -128,13 +132,16 @@ func lifeEnd(rows []lifeRow, i int) *time.Time {
 	return nil
 }
 
+// answers says whether the key replays an answer.
+func (r lifeRow) answers() bool { return r.ResponseStatus != nil && !r.Expired }
+
 func (r lifeRow) keyState() KeyState {
 	switch {
 	case r.Released:
 		return KeyReleased
 	case r.ParkedAt != nil:
 		return KeyParked
-	case r.HasKey && r.Answered && !r.Expired:
+	case r.answers():
 		return KeyAnswered
 	case !r.Status.Terminal() && !r.LeaseOver && !r.HolderGone:
 		return KeyOpen
@@ -146,12 +153,15 @@ func (r lifeRow) keyState() KeyState {
 
 func (r lifeRow) life(timeline []Moment, truncated bool) Life {
 	l := Life{
-		AccountID: r.AccountID.String(), Mode: r.Mode, KeyState: r.keyState(), PaymentID: r.PaymentID.String(),
+		AccountID: r.AccountID.String(), Mode: r.Mode, Policy: r.Policy, KeyState: r.keyState(), PaymentID: r.PaymentID.String(),
 		Transaction: LifeTransaction{ID: r.ID.String(), Type: r.Type, Status: r.Status, Fence: r.Fence, Attempts: r.Holders},
 		Timeline:    timeline, Truncated: truncated,
 	}
 	if r.Status == Succeeded && r.Type.takes() {
 		l.Charges = 1
+	}
+	if r.answers() {
+		l.AnswerStatus = r.ResponseStatus
 	}
 	l.Verdict = r.verdict(timeline, truncated)
 	return l
@@ -185,6 +195,9 @@ func (r lifeRow) verdict(timeline []Moment, truncated bool) string {
 		told = fmt.Sprintf("In process: %s, %s at most once.", sum, done)
 	default:
 		told = fmt.Sprintf("Not known yet: %s was %s at most once. It is being asked about.", sum, done)
+	}
+	if r.answers() && *r.ResponseStatus >= http.StatusBadRequest {
+		told += fmt.Sprintf(" The key answers %d, and goes on to: what is said here counts.", *r.ResponseStatus)
 	}
 	return told + replays(timeline, truncated)
 }
@@ -280,11 +293,10 @@ func (m momentRow) moment() Moment {
 
 // lifeRow is a transaction with the state of its nonce.
 type lifeRow struct {
-	HasKey      bool
-	Answered    bool
-	Expired     bool
-	LeaseOver   bool
-	HolderGone  bool
-	Holders     int64
-	Transaction `gorm:"embedded"`
+	ResponseStatus *int // what the key answers, while there is one
+	Expired        bool
+	LeaseOver      bool
+	HolderGone     bool
+	Holders        int64
+	Transaction    `gorm:"embedded"`
 }

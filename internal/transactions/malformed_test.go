@@ -36,7 +36,7 @@ const (
 	equalRule    = "X-Idempotency-Key and Idempotency-Key must be equal when both are sent"
 	typeRule     = "Content-Type must be application/json"
 	charsetRule  = "charset must be utf-8"
-	encodingRule = "Content-Encoding must not be set"
+	encodingRule = "Content-Encoding must be gzip, or not be set"
 	earlyRule    = "the body ended early"
 	tooLargeRule = "the body must have at most 262144 bytes"
 	jsonRule     = "$ must be well-formed JSON"
@@ -45,7 +45,7 @@ const (
 	limitRule    = "limit must be a whole number from 1 to 100"
 	afterRule    = "after must be a cursor from a Link header"
 	orderRule    = "merchant_order_id must be UTF-8 without control characters"
-	lookedUpRule = "nonce must be 1 to 64 visible ASCII characters without a comma"
+	lookedUpRule = "nonce must have only printable ASCII characters"
 	noPayment    = "there is no payment with this id"
 	noNonce      = "nothing is known of this idempotency key"
 	cardData     = "$.payment_method.detail.card.card_data"
@@ -154,9 +154,8 @@ func (w *world) malformedTypes() []malformed {
 		other("half a parameter", typeRule, header(contentType, "application/json; charset")),
 		other("another charset", charsetRule, header(contentType, "application/json; charset=iso-8859-1")),
 		other("UTF-16", charsetRule, header(contentType, "application/json; charset=utf-16le")),
-		other("gzip", encodingRule, header(encoding, "gzip"), text("\x1f\x8b\x08\x00")),
 		other("deflate", encodingRule, header(encoding, "deflate")),
-		other("two encodings", encodingRule, header(encoding, "identity, gzip")),
+		other("two encodings", encodingRule, header(encoding, "br, gzip")),
 		other("an unheard-of encoding", encodingRule, header(encoding, "rot13")),
 	}
 }
@@ -376,10 +375,7 @@ func (w *world) malformedQuestions() []malformed {
 		ask(nonces+"/", 400, apierr.MissingParameters, "nonce is required"),
 		ask(nonces+"?nonce=", 400, apierr.MissingParameters, "nonce is required"),
 		ask(nonces+"?key=nonce-1", 400, apierr.MissingParameters, "nonce is required"),
-		ask(nonces+"?nonce="+strings.Repeat("n", 65), 400, apierr.InvalidParameters, lookedUpRule),
-		ask(nonces+"/"+strings.Repeat("n", 65), 400, apierr.InvalidParameters, lookedUpRule),
-		ask(nonces+"?nonce=a,b", 400, apierr.InvalidParameters, lookedUpRule),
-		ask(nonces+"/a%20b", 400, apierr.InvalidParameters, lookedUpRule),
+		ask(nonces+"/a%09b", 400, apierr.InvalidParameters, lookedUpRule),
 		ask(nonces+"/%C3%A9", 400, apierr.InvalidParameters, lookedUpRule),
 		ask(nonces+"/%ff", 400, apierr.InvalidParameters, lookedUpRule),
 		ask(nonces+"/%00", 400, apierr.InvalidParameters, lookedUpRule),
@@ -431,7 +427,7 @@ func (w *world) malformedOrders() []malformed {
 		{made, `{"name":"a","name":"b"}`, 400, apierr.InvalidRequest, "$.name must not appear twice in the same object"},
 		{made, `{"name":7}`, 400, apierr.InvalidParameters, "$.name must be a string"},
 		{made, `{"name":"` + strings.Repeat("n", 256) + `"}`, 400, apierr.InvalidParameters, "$.name must have 1 to 255 characters"},
-		{made, `{"name":"a","idempotency_policy":"other"}`, 400, apierr.InvalidParameters, "$.idempotency_policy must be the name of a policy, such as yuno"},
+		{made, `{"name":"a","idempotency_policy":"other"}`, 400, apierr.InvalidParameters, "$.idempotency_policy must be yuno, novu, fyno or ietf"},
 		{fmt.Sprintf(keysOf, w.account), `{}`, 400, apierr.MissingParameters, "$.mode is required"},
 		{fmt.Sprintf(keysOf, w.account), `{"mode":"production"}`, 400, apierr.InvalidParameters, "$.mode must be test or live"},
 		{fmt.Sprintf(keysOf, "1"), `{"mode":"test"}`, 404, apierr.NotFound, "there is no merchant with this account_id"},
@@ -453,7 +449,7 @@ func (w *world) malformedOrders() []malformed {
 		message string
 	}{
 		{"/admin/v1/nonces", 400, apierr.MissingParameters, "nonce is required"},
-		{"/admin/v1/nonces/a%20b", 400, apierr.InvalidParameters, lookedUpRule},
+		{"/admin/v1/nonces/a%0ab", 400, apierr.InvalidParameters, lookedUpRule},
 		{"/admin/v1/nonces/unheard-of", 404, apierr.NotFound, noNonce},
 		{"/admin/v1/nonces?nonce=n&account_id=1", 400, apierr.InvalidParameters, "account_id must be a UUID"},
 		{"/admin/v1/nonces?nonce=n&after=1", 400, apierr.InvalidParameters, afterRule},

@@ -182,14 +182,15 @@ func newModel(t *testing.T, rt *rapid.T, url string) *model {
 	}
 	m.bank = newBank(s, drawTraits(rt))
 	m.lease = rapid.SampledFrom([]time.Duration{30 * time.Second, modelTimeout + LeaseMargin}).Draw(rt, "lease")
-	m.policy = idem.Policy{Name: "model", IgnoreRetryBody: true, Retention: modelRetention}
+	m.policy = presets().Of(idem.DefaultPolicy)
+	m.policy.Retention = modelRetention
 	switch rapid.SampledFrom([]string{"yuno", "yuno", "yuno", "yuno", "yuno", "yuno", "keeps errors", "minds bodies"}).Draw(rt, "policy") {
 	case "keeps errors":
 		m.policy.KeepErrors = true
 	case "minds bodies":
-		m.policy.KeepErrors, m.policy.IgnoreRetryBody = true, false
+		m.policy.KeepErrors, m.policy.IgnoreRetryBody, m.policy.MismatchHeader = true, false, ""
 	}
-	m.auth = merchants.NewService(m.db, idem.DefaultPolicy, func(string) bool { return true })
+	m.auth = merchants.NewService(m.db, []string{idem.DefaultPolicy})
 	merchant, pair, err := m.auth.Create(ctx, "A merchant", "")
 	if err != nil {
 		rt.Fatal(err)
@@ -240,7 +241,7 @@ func (m *model) start(number int) *process {
 	p.service, err = NewService(Options{
 		DB: m.db, Arrivals: idem.NewArrivals(m.db, log), Lease: m.lease, Fingerprints: prints, Log: log,
 		Providers: providers.NewRegistry(map[string]providers.Provider{merchants.Test: m.bank}),
-		PolicyOf:  func(uuid.UUID) idem.Policy { return m.policy },
+		Policies:  only(m.policy.Name, func(p *idem.Policy) { *p = m.policy }),
 	})
 	if err != nil {
 		m.rt.Fatal(err)
@@ -251,10 +252,7 @@ func (m *model) start(number int) *process {
 	m.beats[p.service.instance] = true
 	e := httpapi.New(httpapi.Options{Log: log, Transient: postgres.IsTransient, Describe: postgres.Describe})
 	NewHandler(p.service, m.auth).Mount(e)
-	p.handler = e
-	if !m.policy.KeepErrors { // which no merchant can choose yet, so the API document has none of its answers
-		p.handler = apitest.Handler(m.rt, e)
-	}
+	p.handler = apitest.Handler(m.rt, e)
 	return p
 }
 

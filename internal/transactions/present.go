@@ -401,7 +401,7 @@ func nonceOf(ts []Transaction) string {
 	if len(ts) == 0 {
 		return ""
 	}
-	return ts[len(ts)-1].Nonce
+	return ts[len(ts)-1].sentNonce()
 }
 
 func or(raw json.RawMessage, other string) json.RawMessage {

@@ -75,6 +75,6 @@ func presentAction(p Payment, t Transaction, a keptAction) ([]byte, error) {
 			Amount: presentAmount(p), AdditionalData: or(a.AdditionalData, string(or(kept.AdditionalData, "null"))),
 			SplitMarketplace: []struct{}{}, Version: p.Version,
 		},
-		IdempotencyKey: t.Nonce,
+		IdempotencyKey: t.sentNonce(),
 	})
 }

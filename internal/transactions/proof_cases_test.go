@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/merchants"
 	"github.com/oncepay/oncepay/internal/pgtest/pgproxy"
@@ -227,9 +225,7 @@ func TestH82FailedIsNotJudgedBlindly(t *testing.T) {
 // keepsErrors is the policy of an installation that keeps every answer, as some of
 // the systems do that this one stands in for.
 func keepsErrors(o *Options) {
-	o.PolicyOf = func(uuid.UUID) idem.Policy {
-		return idem.Policy{Name: "keeps errors", KeepErrors: true, IgnoreRetryBody: true, Retention: idem.DefaultRetention}
-	}
+	o.Policies = only("keeps errors", func(p *idem.Policy) { p.KeepErrors = true })
 }
 
 func TestH83PendingAnswerStaysWhenTheProviderForgetsThePayment(t *testing.T) {

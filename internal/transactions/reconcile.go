@@ -12,7 +12,6 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/oncepay/oncepay/internal/httpapi"
-	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/money"
 	"github.com/oncepay/oncepay/internal/providers"
 )
@@ -234,7 +233,7 @@ func reconcilable(p providers.Provider) bool {
 
 // begin makes the run of somebody who only wants to know, or to undo.
 func (r *Reconciler) begin(c counterpart, read time.Time, p providers.Provider) *run {
-	x := r.service.newRun(c.Transaction, clock{at: c.Now, before: read, after: read}, time.Now(), p, idem.Policy{}, byReconciliation)
+	x := r.service.newRun(c.Transaction, clock{at: c.Now, before: read, after: read}, time.Now(), p, byReconciliation)
 	x.payment.MerchantOrderID = c.MerchantOrderID
 	return x
 }

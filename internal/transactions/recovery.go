@@ -126,7 +126,7 @@ func (s *Service) takeOver(ctx context.Context, seen Transaction, p providers.Pr
 	if err != nil || !won {
 		return nil, err // a COMMIT whose answer was lost costs one lease, and nobody waits for it
 	}
-	r := s.newRun(tx, c, started, p, s.policyOf(tx.AccountID), by)
+	r := s.newRun(tx, c, started, p, by)
 	r.payment, err = s.store.payment(ctx, tx.AccountID, tx.PaymentID)
 	return r, err
 }

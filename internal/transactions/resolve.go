@@ -100,7 +100,7 @@ func (s *Service) decideFailed(ctx context.Context, r *run, d Decision) error {
 // with the person's reason.
 func (s *Service) fail(ctx context.Context, r *run, result providers.Result, d Decision) error {
 	e := ending{
-		status: Errored, providerReference: d.ProviderReference, released: true, at: r.now(), retention: r.policy.Retention,
+		status: Errored, providerReference: d.ProviderReference, released: true, at: r.now(),
 		watch: r.watchAfter(), cause: "resolved", calls: r.calls, resolution: resolution{outcome: "failed", reason: d.Reason, requestID: d.RequestID},
 	}
 	_, err := s.finish(ctx, r, result, e, nil)
@@ -109,7 +109,7 @@ func (s *Service) fail(ctx context.Context, r *run, result providers.Result, d D
 
 // giveBack ends a person's hold without changing anything, parked included.
 func (s *Service) giveBack(ctx context.Context, r *run) {
-	l := leaving{park: r.tx.ParkedAt != nil, next: s.nextAttempt(r, providers.Unclear), calls: r.calls, retention: r.policy.Retention}
+	l := leaving{park: r.tx.ParkedAt != nil, next: s.nextAttempt(r, providers.Unclear), calls: r.calls}
 	_ = s.save(ctx, func() error { // if it fails, the lease ends by itself
 		_, err := s.store.leave(ctx, r.tx, l)
 		return err

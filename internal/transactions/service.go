@@ -1,7 +1,6 @@
 package transactions
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -54,8 +53,8 @@ type Options struct {
 	// Lease is how long a claim keeps others out. It is longer than any request
 	// may run, so only a claim whose owner died outlives it.
 	Lease time.Duration
-	// PolicyOf is the policy of an account, for work that no request began.
-	PolicyOf func(account uuid.UUID) idem.Policy
+	// Policies are those that a life may have begun under.
+	Policies idem.Policies
 	// Fingerprints compares bodies and cards.
 	Fingerprints *idem.Fingerprinter
 	// RawLiveCards allows card numbers in live mode.
@@ -97,7 +96,7 @@ type Service struct {
 	providers providers.Registry
 	arrivals  *idem.Arrivals
 	lease     time.Duration
-	policyOf  func(account uuid.UUID) idem.Policy
+	policies  idem.Policies
 	prints    *idem.Fingerprinter
 	rawLive   bool
 	log       *slog.Logger
@@ -118,7 +117,7 @@ func NewService(o Options) (*Service, error) {
 		o.Watch = unwatched
 	}
 	return &Service{
-		store: store{o.DB}, providers: o.Providers, arrivals: o.Arrivals, lease: o.Lease, policyOf: o.PolicyOf,
+		store: store{o.DB}, providers: o.Providers, arrivals: o.Arrivals, lease: o.Lease, policies: o.Policies,
 		prints: o.Fingerprints, rawLive: o.RawLiveCards, log: o.Log, watch: o.Watch, instance: uuid.Must(uuid.NewV7()),
 		authorizedFor: cmp.Or(o.AuthorizedFor, DefaultAuthorizedFor), pendingFor: cmp.Or(o.PendingFor, DefaultPendingFor),
 	}, nil
@@ -153,30 +152,24 @@ func (t Transaction) proofMoment() time.Time {
 // Command is one request that moves money: a Request that creates a payment, or an
 // Action on one.
 type Command struct {
-	AccountID   uuid.UUID
-	Mode        string
-	Policy      idem.Policy
-	Nonce       string
-	Operation   string // method, route and target: what the nonce names
-	Fingerprint []byte
-	// FingerprintByOther is the same under the installation's other secret; nil unless
-	// the secret is being changed. It is compared, never kept.
-	FingerprintByOther []byte
-	Request            Request
-	Action             *Action // nil: it creates a payment
-	RequestID          string
-	ArrivedAt          time.Time // by this process's clock
-}
-
-// isOf says whether a kept fingerprint is this request's, whichever secret made it.
-func (c Command) isOf(kept []byte) bool {
-	return bytes.Equal(kept, c.Fingerprint) || c.FingerprintByOther != nil && bytes.Equal(kept, c.FingerprintByOther)
+	AccountID uuid.UUID
+	Mode      string
+	Policy    idem.Policy // of a life that it begins; one that is there keeps its own
+	idem.Key
+	Operation string // method, route and target: what the nonce names
+	Print     idem.Print
+	Request   Request
+	Action    *Action // nil: it creates a payment
+	RequestID string
+	ArrivedAt time.Time // by this process's clock
 }
 
 // Answer is what a request is told.
 type Answer struct {
 	Status        int
 	Body          []byte
+	Code          apierr.Code // of an error that is kept as the answer, when it is told first
+	Policy        idem.Policy // of the nonce's life: the manner in which it is told
 	Verdict       idem.Verdict
 	BodyDiffers   bool // and the answer is the first request's
 	TransactionID uuid.UUID
@@ -196,8 +189,7 @@ func (s *Service) Execute(ctx context.Context, cmd Command) (Answer, error) {
 	a, err := s.execute(ctx, cmd)
 	if _, told := apierr.From(err); !told && postgres.IsLockTimeout(err) {
 		// Behind an uncommitted duplicate, a purge, or somebody who takes it over.
-		s.arrive(cmd, idem.InProcess, uuid.Nil, false, nil)
-		return Answer{Verdict: idem.InProcess}, inProcess(retryInProcess)
+		return s.busy(cmd)
 	}
 	return a, err
 }
@@ -238,7 +230,7 @@ func (s *Service) carryOut(ctx context.Context, cmd Command, r *run) (Answer, er
 // the nonce is free it says so; a life that is over is ended first, if end says so. If
 // it says nothing at all, the nonce has just changed: look again.
 func (s *Service) look(ctx context.Context, cmd Command, end bool) (a Answer, done, free bool, err error) {
-	k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Fingerprint, cmd.FingerprintByOther)
+	k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Print)
 	switch {
 	case err != nil:
 		return Answer{}, false, false, err
@@ -254,25 +246,26 @@ func (s *Service) look(ctx context.Context, cmd Command, end bool) (a Answer, do
 	return Answer{}, false, false, s.store.endLife(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, k.ID)
 }
 
-// busy is told to whoever looked often enough at a nonce that changes under their eyes.
+// busy is told to whoever looked often enough at a nonce that changes under their eyes,
+// or waited for somebody who has it in hand.
 func (s *Service) busy(cmd Command) (Answer, error) {
 	s.arrive(cmd, idem.InProcess, uuid.Nil, false, nil)
-	return Answer{Verdict: idem.InProcess}, inProcess(retryInProcess)
+	return Answer{Verdict: idem.InProcess}, inFlight(cmd.Policy)
 }
 
 // Replay is the read-only look for a finished nonce: a retry whose body is broken
 // is answered like any other, if the policy ignores retry bodies. It reports
 // whether there was an answer; nothing is begun or changed.
 func (s *Service) Replay(ctx context.Context, cmd Command) (Answer, bool, error) {
-	if !cmd.Policy.IgnoreRetryBody {
+	if !cmd.Protected() {
 		return Answer{}, false, nil
 	}
 	// A body that ended early cancels the request, but whoever shut down only their
 	// own half of the connection still listens.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
 	defer cancel()
-	k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, nil, nil)
-	if err != nil || !found || k.ResponseStatus == nil || k.Operation != cmd.Operation || k.over() {
+	k, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, idem.Print{})
+	if err != nil || !found || k.ResponseStatus == nil || k.Operation != cmd.Operation || k.over() || !s.policies.Of(k.Policy).IgnoreRetryBody {
 		return Answer{}, false, err
 	}
 	return s.replay(cmd, k, true), true, nil
@@ -283,7 +276,7 @@ func (s *Service) Replay(ctx context.Context, cmd Command) (Answer, bool, error)
 func (s *Service) begin(ctx context.Context, cmd Command, p providers.Provider) (*run, error) {
 	n := newPayment{
 		AccountID: cmd.AccountID, PaymentID: uuid.Must(uuid.NewV7()), TransactionID: uuid.Must(uuid.NewV7()),
-		Mode: cmd.Mode, Nonce: cmd.Nonce, Operation: cmd.Operation, Fingerprint: cmd.Fingerprint, Retention: cmd.Policy.Retention,
+		Mode: cmd.Mode, Nonce: cmd.Nonce, Policy: cmd.Policy.Name, Operation: cmd.Operation, Print: cmd.Print, Retention: cmd.Retention,
 		Request: cmd.Request, Provider: p.Name(), Holder: uuid.New(), Instance: s.instance, Terms: s.terms(p),
 	}
 	started := time.Now()
@@ -296,7 +289,7 @@ func (s *Service) begin(ctx context.Context, cmd Command, p providers.Provider) 
 		return nil, err
 	}
 	faultpoint.Reach(faultpoint.BeginAfter, cmd.Nonce)
-	r := s.newRun(tx, c, started, p, cmd.Policy, byRequest)
+	r := s.newRun(tx, c, started, p, byRequest)
 	r.payment = n.payment(tx.CreatedAt)
 	r.deliver = cmd.charge(n.TransactionID)
 	r.requestID = cmd.RequestID
@@ -317,23 +310,23 @@ func (s *Service) stillOurs(ctx context.Context, cause error, account, transacti
 // meet is what happens to a request whose nonce is taken. done is false if the
 // nonce changed meanwhile: look again.
 func (s *Service) meet(ctx context.Context, cmd Command, k keyRecord) (a Answer, done bool, err error) {
-	differs := !cmd.isOf(k.Fingerprint)
+	differs, policy := !cmd.Print.Is(k.Fingerprint), s.policies.Of(k.Policy)
+	refused := differs && !policy.IgnoreRetryBody
+	answered := k.ResponseStatus != nil
 	a = Answer{TransactionID: k.ID, Provider: k.Provider}
 	switch {
 	case k.Operation != cmd.Operation:
-		a.Verdict = idem.Mismatch
-		err = apierr.New(apierr.IdempotencyKeyReused, idem.Header+" was used for another operation; use a new key")
-	case k.ResponseStatus != nil && differs && !cmd.Policy.IgnoreRetryBody:
-		a.Verdict = idem.Mismatch
-		err = apierr.New(apierr.IdempotencyKeyReused, idem.Header+" was used with another body; use a new key")
-	case k.ResponseStatus != nil:
+		a.Verdict, err = idem.Mismatch, reused(cmd, "for another operation")
+	case refused && (answered || policy.MismatchFirst):
+		a.Verdict, err = idem.Mismatch, reused(cmd, "with another body")
+	case answered:
 		return s.replay(cmd, k, differs), true, nil
 	case k.ParkedAt != nil:
-		a.Verdict = idem.InProcess
-		err = inProcess(retryParked)
+		a.Verdict, err = idem.InProcess, inProcess().Retry(retryParked)
 	case k.LeaseOver != nil && !*k.LeaseOver && !k.HolderGone:
-		a.Verdict = idem.InProcess
-		err = inProcess(retryInProcess)
+		a.Verdict, err = idem.InProcess, inFlight(policy)
+	case refused:
+		a.Verdict, err = idem.Mismatch, reused(cmd, "with another body")
 	default:
 		return s.resume(ctx, cmd, k, differs)
 	}
@@ -344,7 +337,7 @@ func (s *Service) meet(ctx context.Context, cmd Command, k keyRecord) (a Answer,
 func (s *Service) replay(cmd Command, k keyRecord, differs bool) Answer {
 	s.arrive(cmd, idem.Replayed, k.ID, differs, k.differsIn(cmd))
 	return Answer{
-		Status: *k.ResponseStatus, Body: k.ResponseBody, Verdict: idem.Replayed, BodyDiffers: differs,
+		Status: *k.ResponseStatus, Body: k.ResponseBody, Policy: s.policies.Of(k.Policy), Verdict: idem.Replayed, BodyDiffers: differs,
 		TransactionID: k.ID, Provider: k.Provider,
 	}
 }
@@ -370,7 +363,7 @@ func (s *Service) resume(ctx context.Context, cmd Command, k keyRecord, differs 
 	}
 	faultpoint.Reach(faultpoint.ResumeAfter, cmd.Nonce)
 	s.arrive(cmd, idem.Resumed, tx.ID, differs, k.differsIn(cmd))
-	r := s.newRun(tx, c, started, p, cmd.Policy, byRequest)
+	r := s.newRun(tx, c, started, p, byRequest)
 	r.requestID = cmd.RequestID
 	if r.payment, err = s.store.payment(ctx, tx.AccountID, tx.PaymentID); err != nil {
 		return Answer{}, true, err
@@ -437,14 +430,26 @@ func (s *Service) arrive(cmd Command, v idem.Verdict, tx uuid.UUID, differs bool
 	})
 }
 
-func inProcess(seconds int) *apierr.Error {
-	return apierr.New(apierr.RequestInProcess, "a request with this idempotency key is in process; retry with the same key").Retry(seconds)
+// inFlight is told while somebody else is at work on the nonce.
+func inFlight(policy idem.Policy) *apierr.Error {
+	if policy.RetryAfter {
+		return inProcess().Retry(retryInProcess)
+	}
+	return inProcess()
+}
+
+func inProcess() *apierr.Error {
+	return apierr.New(apierr.RequestInProcess, "a request with this idempotency key is in process; "+retrySame).AboutKey(idem.TitleInFlight)
+}
+
+func reused(cmd Command, how string) *apierr.Error {
+	return apierr.New(apierr.IdempotencyKeyReused, cmd.Policy.Headers[0]+" was used "+how+"; use a new key").AboutKey(idem.TitleReused)
 }
 
 // unavailable is what a caller is told when the database did not do its part. The
 // nonce is as it was, or will be resumed: retrying with it is always right.
 func unavailable(cause error) error {
-	return fmt.Errorf("%w (%w)", apierr.New(apierr.ServiceUnavailable, "the service could not record the outcome; retry with the same key").Retry(retryInProcess), cause)
+	return fmt.Errorf("%w (%w)", apierr.New(apierr.ServiceUnavailable, "the service could not record the outcome; "+retrySame).Retry(retryInProcess), cause)
 }
 
 // secondsUntil is a wait in whole seconds, at least one.

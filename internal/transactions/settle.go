@@ -41,9 +41,9 @@ type run struct {
 // It leaves room for every repetition to meet a lock, and for that observation.
 const saveLimit = 12 * time.Second
 
-func (s *Service) newRun(tx Transaction, c clock, started time.Time, p providers.Provider, policy idem.Policy, by taker) *run {
+func (s *Service) newRun(tx Transaction, c clock, started time.Time, p providers.Provider, by taker) *run {
 	t := s.terms(p)
-	return &run{tx: tx, clock: c, started: started, provider: p, watch: s.watch, terms: t, policy: policy, by: by, window: t.sendWindow()}
+	return &run{tx: tx, clock: c, started: started, provider: p, watch: s.watch, terms: t, policy: s.policies.Of(tx.Policy), by: by, window: t.sendWindow()}
 }
 
 // maySend says whether a charge may still go on the wire. It is asked again just
@@ -211,15 +211,15 @@ func (s *Service) conclude(ctx context.Context, r *run, result providers.Result,
 		return s.answer(ctx, r, result, "expired", resolution{})
 	case proven:
 		return s.release(ctx, r, result, Errored, "proved",
-			apierr.New(apierr.ProviderUnavailable, "the provider never processed this request; retry with the same key").Retry(retryInProcess))
+			apierr.New(apierr.ProviderUnavailable, "the provider never processed this request; "+r.again()).Retry(retryInProcess))
 	case result.Definite():
 		return s.answer(ctx, r, result, "provider", resolution{})
 	case r.tx.Fence == 1 && result.Outcome == providers.Refused:
 		return s.release(ctx, r, result, r.tx.Type.refused(), "refused",
-			apierr.New(apierr.InvalidRequest, "the provider refused the request as invalid and moved nothing; correct it and retry with the same key"))
+			apierr.New(apierr.InvalidRequest, "the provider refused the request as invalid and moved nothing; correct it and "+r.again()))
 	case r.tx.Fence == 1 && result.Outcome == providers.NotReached:
 		return s.release(ctx, r, result, Errored, "not_reached",
-			apierr.New(apierr.ProviderUnavailable, "the provider could not be reached and moved nothing; retry with the same key").Retry(retryInProcess))
+			apierr.New(apierr.ProviderUnavailable, "the provider could not be reached and moved nothing; "+r.again()).Retry(retryInProcess))
 	}
 	return s.leave(ctx, r, result)
 }
@@ -236,7 +236,7 @@ func (s *Service) answer(ctx context.Context, r *run, result providers.Result, c
 		status: r.tx.Type.status(result), providerReference: result.ProviderReference, responseCode: result.ResponseCode,
 		authorizationCode: result.AuthorizationCode, redirectURL: result.RedirectURL, rawResponse: string(result.Raw),
 		at: r.now(), authorizedFor: s.authorizedFor, watch: r.watchAfter(),
-		retention: r.policy.Retention, cause: cause, calls: r.calls, resolution: decided,
+		cause: cause, calls: r.calls, resolution: decided,
 	}
 	if e.status == Expired {
 		e.responseCode = expiredCode
@@ -263,7 +263,7 @@ func tell(p Payment, t Transaction) (*answer, error) {
 // the policy keeps errors; then the error is the nonce's answer.
 func (s *Service) release(ctx context.Context, r *run, result providers.Result, status Status, cause string, told *apierr.Error) (Answer, error) {
 	e := ending{
-		status: status, responseCode: result.ResponseCode, released: true, at: r.now(), watch: r.watchAfter(), retention: r.policy.Retention,
+		status: status, responseCode: result.ResponseCode, released: true, at: r.now(), watch: r.watchAfter(),
 		cause: cause, calls: r.calls,
 	}
 	if r.keepsErrors() {
@@ -297,7 +297,7 @@ func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e
 	o, found, err := s.store.outcome(ctx, r.tx.AccountID, r.tx.ID)
 	if err == nil && found && o.Fence == r.tx.Fence && o.LeaseHolder == r.tx.LeaseHolder && o.Status == e.status {
 		// An earlier try of this save had committed, and its answer was lost.
-		if toldErr == nil && o.ResponseStatus != nil {
+		if o.ResponseStatus != nil {
 			stored = &answer{status: *o.ResponseStatus, body: o.ResponseBody}
 		}
 		return r.told(stored, toldErr)
@@ -309,16 +309,21 @@ func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e
 	if err != nil {
 		return r.describe(Answer{}), unavailable(err)
 	}
-	return r.tellStored(o, found, apierr.New(apierr.ProviderError, "the outcome is not known yet; retry with the same key").Retry(retryInProcess))
+	return r.tellStored(o, found, apierr.New(apierr.ProviderError, "the outcome is not known yet; "+retrySame).Retry(retryInProcess))
 }
 
-// told is what the caller hears of an ending that is saved.
+// told is what the caller hears of what is saved: the very bytes that a retry will
+// hear, where they are kept.
 func (r *run) told(stored *answer, toldErr *apierr.Error) (Answer, error) {
 	switch {
+	case stored != nil:
+		a := Answer{Status: stored.status, Body: stored.body}
+		if toldErr != nil {
+			a.Code = toldErr.Code
+		}
+		return r.describe(a), nil
 	case toldErr != nil:
 		return r.describe(Answer{}), toldErr
-	case stored != nil:
-		return r.describe(Answer{Status: stored.status, Body: stored.body}), nil
 	}
 	return r.describe(Answer{}), nil
 }
@@ -331,7 +336,7 @@ func (r *run) tellStored(o outcome, found bool, open *apierr.Error) (Answer, err
 	case found && o.ResponseStatus != nil:
 		return r.describe(Answer{Status: *o.ResponseStatus, Body: o.ResponseBody}), nil
 	case found && o.Released:
-		return r.describe(Answer{}), apierr.New(apierr.ProviderUnavailable, "the provider charged nothing; retry with the same key").Retry(retryInProcess)
+		return r.describe(Answer{}), apierr.New(apierr.ProviderUnavailable, "the provider charged nothing; "+retrySame).Retry(retryInProcess)
 	}
 	return r.describe(Answer{}), open
 }
@@ -343,7 +348,7 @@ func (s *Service) leave(ctx context.Context, r *run, result providers.Result) (A
 	l := leaving{
 		next:          grace,
 		resendRefused: r.tx.Fence > 1 && result.Outcome == providers.Refused,
-		calls:         r.calls, retention: r.policy.Retention,
+		calls:         r.calls,
 	}
 	if r.keepsErrors() && told.Code != apierr.RequestInProcess {
 		l.answer = r.errorAnswer(told)
@@ -360,8 +365,13 @@ func (s *Service) leave(ctx context.Context, r *run, result providers.Result) (A
 		return err
 	})
 	faultpoint.Reach(faultpoint.LeaveAfter, r.tx.Nonce)
-	if err != nil || matched {
+	switch {
+	case err != nil && l.answer != nil: // told says that it is kept
+		return r.describe(Answer{}), unavailable(err)
+	case err != nil:
 		return r.describe(Answer{}), told
+	case matched:
+		return r.told(l.answer, told)
 	}
 	s.observe(ctx, r, result)
 	o, found, err := s.store.outcome(ctx, r.tx.AccountID, r.tx.ID)
@@ -373,11 +383,11 @@ func (r *run) unresolved(result providers.Result) *apierr.Error {
 	switch {
 	case result.Outcome == providers.NotFound || result.Outcome == providers.Voided:
 		wait := r.tx.proofMoment().Sub(r.now())
-		return apierr.New(apierr.RequestInProcess, "the provider does not know this payment yet and may still receive it; retry with the same key").Retry(secondsUntil(wait))
+		return apierr.New(apierr.RequestInProcess, "the provider does not know this payment yet and may still receive it; "+retrySame).Retry(secondsUntil(wait))
 	case result.TimedOut:
-		return apierr.New(apierr.RequestTimeout, "the provider did not answer in time, the outcome is not known; retry with the same key").Retry(retryInProcess)
+		return apierr.New(apierr.RequestTimeout, "the provider did not answer in time, the outcome is not known; "+r.findOut()).Retry(retryInProcess)
 	}
-	return apierr.New(apierr.ProviderError, "the provider's answer leaves the outcome open; retry with the same key").Retry(retryInProcess)
+	return apierr.New(apierr.ProviderError, "the provider's answer leaves the outcome open; "+r.findOut()).Retry(retryInProcess)
 }
 
 // save repeats a write that is safe to repeat, while the database is away, or
@@ -411,17 +421,41 @@ func (s *Service) observe(ctx context.Context, r *run, result providers.Result) 
 
 // describe adds to an answer what the log wants to know.
 func (r *run) describe(a Answer) Answer {
-	a.Verdict = idem.New
+	a.Verdict, a.Policy = idem.New, r.policy
 	a.TransactionID, a.Provider, a.ProviderTime = r.tx.ID, r.provider.Name(), r.spent
 	return a
 }
 
 // keepsErrors says whether an error becomes the nonce's answer: where the policy says
-// so, and somebody was told.
-func (r *run) keepsErrors() bool { return r.policy.KeepErrors && r.by == byRequest }
+// so, and somebody was told who can ask again.
+func (r *run) keepsErrors() bool {
+	return r.policy.KeepErrors && r.by == byRequest && idem.WasSent(r.tx.Nonce)
+}
+
+// again is what a caller can do who was told that nothing moved.
+func (r *run) again() string {
+	if r.keepsErrors() {
+		return "use a new key, as this one keeps its answer"
+	}
+	return retrySame
+}
+
+// findOut is what a caller can do who was told that nobody knows.
+func (r *run) findOut() string {
+	if r.keepsErrors() {
+		return lookUp + " a new key is used, as this one keeps its answer"
+	}
+	return retrySame
+}
+
+// retrySame ends the message of an error whose nonce is open still.
+const retrySame = "retry with the same key"
+
+// lookUp begins what replaces it where that cannot be done.
+const lookUp = "look up what became of it before"
 
 func (r *run) errorAnswer(e *apierr.Error) *answer {
-	return &answer{status: e.Status, body: e.Body(r.requestID)}
+	return &answer{status: e.Status, body: e.In(r.policy.Errors, r.requestID)}
 }
 
 // Response codes that we give ourselves.

@@ -14,6 +14,8 @@ import (
 	"github.com/shopspring/decimal"
 	"pgregory.net/rapid"
 
+	"github.com/oncepay/oncepay/internal/idem"
+	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/providers"
 )
 
@@ -652,9 +654,10 @@ func (p *play) act(s step) {
 		Route: route, Type: s.typ, PaymentID: target.PaymentID, TargetID: target.ID, Amount: decimal.NewFromInt(s.amount),
 		MerchantReference: "reference-1", Reason: "REQUESTED_BY_CUSTOMER",
 	}
+	policy := p.w.service.policies.Of(idem.DefaultPolicy)
 	r, refused, err := p.w.service.beginAction(p.w.t.Context(), Command{
-		AccountID: p.w.account, Mode: target.Mode, Policy: p.w.service.policyOf(p.w.account), Nonce: nonce,
-		Operation: "POST " + string(route) + " " + target.ID.String(), Fingerprint: []byte(nonce), Action: &a, ArrivedAt: time.Now(),
+		AccountID: p.w.account, Mode: target.Mode, Policy: policy, Key: key(policy, nonce),
+		Operation: "POST " + string(route) + " " + target.ID.String(), Print: p.w.service.prints.Of("", "", nonce, jsontree.Value{}), Action: &a, ArrivedAt: time.Now(),
 	})
 	if err != nil || refused != nil || r == nil {
 		p.w.t.Fatalf("%s: %s could not begin: refused %v, error %v", p.name, s, refused, err)

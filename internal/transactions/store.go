@@ -12,6 +12,7 @@ import (
 	"gorm.io/gorm"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
 )
@@ -38,9 +39,9 @@ claim AS (
            $13, CASE WHEN $14::text = 'PURCHASE' THEN $13 ELSE 0 END, $15::text, at, at FROM claim
     RETURNING id
 ), transaction AS (
-    INSERT INTO transactions (account_id, id, payment_id, mode, type, status, currency, amount, provider, nonce, card,
+    INSERT INTO transactions (account_id, id, payment_id, mode, type, status, currency, amount, provider, nonce, policy, card,
                               lease_holder, instance_id, lease_until, may_send_until, next_attempt_at, travel_us, created_at, updated_at)
-    SELECT $1, $6, payment.id, $2, $14, 'CREATED', $12, $13, $16::text, $3, $17::text,
+    SELECT $1, $6, payment.id, $2, $14, 'CREATED', $12, $13, $16::text, $3, $24::text, $17::text,
            $18::uuid, $19::uuid, at + $20::bigint * interval '1 microsecond', at + $21::bigint * interval '1 microsecond',
            at + $22::bigint * interval '1 microsecond', $23::bigint, at, at FROM claim, payment
     RETURNING may_send_until
@@ -50,7 +51,7 @@ SELECT claim.at, transaction.may_send_until FROM claim, transaction`
 // columns of a transaction, for every statement that reads one.
 const transactionColumns = `t.account_id, t.id, t.payment_id, t.target_id, t.mode, t.type, t.status, t.currency, t.amount, t.provider,
     t.provider_reference, t.response_code, t.authorization_code, t.redirect_url, t.raw_response, t.refunded, t.refund_pending,
-    t.nonce, t.card, t.request, t.fence, t.resend_refused, t.attempts, t.released, t.lease_holder, t.lease_until, t.may_send_until, t.travel_us, t.parked_at, t.created_at, t.updated_at`
+    t.nonce, t.policy, t.card, t.request, t.fence, t.resend_refused, t.attempts, t.released, t.lease_holder, t.lease_until, t.may_send_until, t.travel_us, t.parked_at, t.created_at, t.updated_at`
 
 const paymentColumns = `p.account_id, p.id, p.mode, p.merchant_order_id, p.status, p.sub_status, p.currency, p.amount,
     p.authorized, p.authorize_pending, p.settled, p.settle_pending, p.captured, p.refunded, p.refund_pending,
@@ -121,7 +122,7 @@ FROM transactions t WHERE t.account_id = $1::uuid AND t.id = $2::uuid` + lockedR
 
 // Finish and leave share their first parameters: $1 account, $2 transaction,
 // $3 fence, $4 holder, $5 provider calls (a JSON array), $6 and $7 the answer's
-// status and body (NULL: none), $8 retention in microseconds.
+// status and body (NULL: none).
 
 // underTheFence is the condition of every write that follows a provider call.
 const underTheFence = `t.account_id = $1::uuid AND t.id = $2::uuid AND t.fence = $3::bigint AND t.lease_holder = $4::uuid
@@ -141,11 +142,13 @@ const insertCalls = `
     ON CONFLICT DO NOTHING`
 
 // storeAnswer keeps the nonce's answer, unless it has one: what was told once
-// never changes. An outcome that was settled a day late is still told.
+// never changes. An outcome that was settled a day late is still told: for as long from
+// now as the claim has said, whatever the merchant's policy has become. In seconds: a
+// day as such may have 23 hours.
 const storeAnswer = `
     UPDATE idempotency_keys k
     SET response_status = $6::smallint, response_body = $7::bytea,
-        expires_at = greatest(k.expires_at, clock_timestamp() + $8::bigint * interval '1 microsecond')
+        expires_at = greatest(k.expires_at, clock_timestamp() + extract(epoch FROM k.expires_at - k.created_at) * interval '1 second')
     FROM moved
     WHERE k.account_id = moved.account_id AND k.mode = moved.mode AND k.key_id = moved.nonce
       AND k.transaction_id = moved.id AND k.response_status IS NULL AND $6::smallint IS NOT NULL`
@@ -155,60 +158,60 @@ const storeAnswer = `
 // calls and what was reserved, all under the fence, in one statement. If the fence has
 // moved, or the row is terminal, nothing matches and nothing happens.
 //
-// The payment is written as it was worked out from what was read of it ($24 is its
+// The payment is written as it was worked out from what was read of it ($23 is its
 // version then). Two who worked it out from the same row would write the same event,
 // and the second fails as a whole.
 const sqlFinish = `/* transactions.finish */
 WITH moved AS (
     UPDATE transactions t
-    SET status = $9::text, provider_reference = $10::text, response_code = $11::text, authorization_code = $12::text,
-        redirect_url = $22::text, raw_response = $23::text,
-        released = $13::boolean AND NOT EXISTS (
+    SET status = $8::text, provider_reference = $9::text, response_code = $10::text, authorization_code = $11::text,
+        redirect_url = $21::text, raw_response = $22::text,
+        released = $12::boolean AND NOT EXISTS (
             SELECT 1 FROM idempotency_keys k WHERE k.account_id = t.account_id AND k.mode = t.mode AND k.key_id = t.nonce
               AND k.transaction_id = t.id AND k.response_status IS NOT NULL),
-        updated_at = $14::timestamptz,
-        lease_until = CASE WHEN $9 = 'PENDING' THEN clock_timestamp() + CASE WHEN t.told_at IS NULL THEN $15::bigint ELSE 0 END * interval '1 microsecond' END,
-        next_attempt_at = clock_timestamp() + CASE WHEN t.told_at IS NULL THEN $15 ELSE 0 END * interval '1 microsecond',
+        updated_at = $13::timestamptz,
+        lease_until = CASE WHEN $8 = 'PENDING' THEN clock_timestamp() + CASE WHEN t.told_at IS NULL THEN $14::bigint ELSE 0 END * interval '1 microsecond' END,
+        next_attempt_at = clock_timestamp() + CASE WHEN t.told_at IS NULL THEN $14 ELSE 0 END * interval '1 microsecond',
         parked_at = NULL, attempts = 0
     WHERE ` + underTheFence + `
     RETURNING t.account_id, t.id, t.payment_id, t.target_id, t.mode, t.nonce, t.type, t.amount, t.fence, t.released
 ), payment AS (
     UPDATE payments p
-    SET status = $16::text, sub_status = $17::text, version = $24::bigint + 1, updated_at = greatest(p.updated_at, $14),
-        authorized = $25::numeric, authorize_pending = $26::numeric, settled = $27::numeric, settle_pending = $28::numeric,
-        captured = $29::numeric, refunded = $30::numeric, refund_pending = $31::numeric,
-        canceled = $32::numeric, cancel_pending = $33::numeric
+    SET status = $15::text, sub_status = $16::text, version = $23::bigint + 1, updated_at = greatest(p.updated_at, $13),
+        authorized = $24::numeric, authorize_pending = $25::numeric, settled = $26::numeric, settle_pending = $27::numeric,
+        captured = $28::numeric, refunded = $29::numeric, refund_pending = $30::numeric,
+        canceled = $31::numeric, cancel_pending = $32::numeric
     FROM moved
-    WHERE p.account_id = moved.account_id AND p.id = moved.payment_id AND $34::boolean
+    WHERE p.account_id = moved.account_id AND p.id = moved.payment_id AND $33::boolean
     RETURNING p.account_id, p.id, p.version
 ), event AS (
     INSERT INTO events (account_id, payment_id, seq, transaction_id, type, status, sub_status, cause, created_at)
-    SELECT payment.account_id, payment.id, payment.version, moved.id, 'payment.' || lower(moved.type), $16, $17, $18::text, $14
+    SELECT payment.account_id, payment.id, payment.version, moved.id, 'payment.' || lower(moved.type), $15, $16, $17::text, $13
     FROM payment, moved
 ), target AS (
     UPDATE transactions g
     SET refund_pending = g.refund_pending - moved.amount,
-        refunded = g.refunded + CASE WHEN $9 = 'SUCCEEDED' THEN moved.amount ELSE 0 END
+        refunded = g.refunded + CASE WHEN $8 = 'SUCCEEDED' THEN moved.amount ELSE 0 END
     FROM moved
-    WHERE moved.type = 'REFUND' AND $9 <> 'PENDING' AND g.account_id = moved.account_id AND g.id = moved.target_id
+    WHERE moved.type = 'REFUND' AND $8 <> 'PENDING' AND g.account_id = moved.account_id AND g.id = moved.target_id
 ), authorization_made AS (
     INSERT INTO authorizations (account_id, payment_id, transaction_id, expires_at)
-    SELECT moved.account_id, moved.payment_id, moved.id, clock_timestamp() + $35::bigint * interval '1 microsecond'
-    FROM moved WHERE moved.type = 'AUTHORIZE' AND $9 = 'SUCCEEDED'
+    SELECT moved.account_id, moved.payment_id, moved.id, clock_timestamp() + $34::bigint * interval '1 microsecond'
+    FROM moved WHERE moved.type = 'AUTHORIZE' AND $8 = 'SUCCEEDED'
 ), watch AS (
     INSERT INTO watches (account_id, transaction_id, next_look_at)
-    SELECT moved.account_id, moved.id, clock_timestamp() + $36::bigint * interval '1 microsecond'
-    FROM moved WHERE $9 <> 'PENDING' AND (moved.fence > 1 OR moved.released)
+    SELECT moved.account_id, moved.id, clock_timestamp() + $35::bigint * interval '1 microsecond'
+    FROM moved WHERE $8 <> 'PENDING' AND (moved.fence > 1 OR moved.released)
     ON CONFLICT (account_id, transaction_id) DO NOTHING
 ), answer AS (` + storeAnswer + `
 ), release AS (
     DELETE FROM idempotency_keys k USING moved
     WHERE k.account_id = moved.account_id AND k.mode = moved.mode AND k.key_id = moved.nonce
-      AND k.transaction_id = moved.id AND k.response_status IS NULL AND $6::smallint IS NULL AND $13
+      AND k.transaction_id = moved.id AND k.response_status IS NULL AND $6::smallint IS NULL AND $12
 ), calls AS (` + insertCalls + `
 ), resolution AS (
     INSERT INTO resolutions (account_id, transaction_id, fence, outcome, provider_reference, reason, request_id)
-    SELECT moved.account_id, moved.id, $3, $19::text, $10, $20::text, $21::text FROM moved WHERE $19 <> ''
+    SELECT moved.account_id, moved.id, $3, $18::text, $9, $19::text, $20::text FROM moved WHERE $18 <> ''
 )
 SELECT count(*) FROM moved`
 
@@ -220,11 +223,11 @@ const sqlLeave = `/* transactions.leave */
 WITH moved AS (
     UPDATE transactions t
     SET lease_until = least(t.lease_until, clock_timestamp()),
-        fence = t.fence + CASE WHEN $9::boolean AND t.parked_at IS NULL THEN 1 ELSE 0 END,
-        parked_at = CASE WHEN $9 THEN coalesce(t.parked_at, clock_timestamp()) ELSE t.parked_at END,
-        attempts = t.attempts + $10::integer,
-        resend_refused = t.resend_refused OR $11::boolean,
-        next_attempt_at = clock_timestamp() + CASE WHEN t.told_at IS NULL THEN $12::bigint ELSE 0 END * interval '1 microsecond'
+        fence = t.fence + CASE WHEN $8::boolean AND t.parked_at IS NULL THEN 1 ELSE 0 END,
+        parked_at = CASE WHEN $8 THEN coalesce(t.parked_at, clock_timestamp()) ELSE t.parked_at END,
+        attempts = t.attempts + $9::integer,
+        resend_refused = t.resend_refused OR $10::boolean,
+        next_attempt_at = clock_timestamp() + CASE WHEN t.told_at IS NULL THEN $11::bigint ELSE 0 END * interval '1 microsecond'
     WHERE ` + underTheFence + `
     RETURNING t.account_id, t.id, t.mode, t.nonce, t.fence
 ), parking AS (
@@ -287,8 +290,8 @@ func (c clock) earliest() time.Time { return c.at.Add(time.Since(c.after)) }
 // newPayment is what begin inserts.
 type newPayment struct {
 	AccountID, PaymentID, TransactionID uuid.UUID
-	Mode, Nonce, Operation              string
-	Fingerprint                         []byte
+	Mode, Nonce, Operation, Policy      string
+	Print                               idem.Print
 	Retention                           time.Duration
 	Request                             Request
 	Provider                            string
@@ -311,16 +314,16 @@ func (s store) begin(ctx context.Context, n newPayment) (tx Transaction, c clock
 	tx = Transaction{
 		AccountID: n.AccountID, ID: n.TransactionID, PaymentID: n.PaymentID, Mode: n.Mode, Type: n.Request.Type(),
 		Status: Created, Currency: n.Request.Currency, Amount: n.Request.Amount, Provider: n.Provider, Nonce: n.Nonce,
-		Card: card, Fence: 1, LeaseHolder: n.Holder, TravelUS: n.Terms.travel().Microseconds(),
+		Policy: n.Policy, Card: card, Fence: 1, LeaseHolder: n.Holder, TravelUS: n.Terms.travel().Microseconds(),
 	}
 	c.before = time.Now()
 	err = s.db.Confirmed(ctx, func(db postgres.Tx) error {
 		return db.Raw(sqlBegin,
-			n.AccountID, n.Mode, n.Nonce, n.Operation, n.Fingerprint, n.TransactionID, n.Retention.Microseconds(),
+			n.AccountID, n.Mode, n.Nonce, n.Operation, n.Print.Kept(), n.TransactionID, n.Retention.Microseconds(),
 			n.PaymentID, n.Request.MerchantOrderID, Unconfirmed.Status, Unconfirmed.Sub, tx.Currency, tx.Amount,
 			string(tx.Type), kept, n.Provider, card,
 			n.Holder, n.Instance, n.Terms.lease.Microseconds(), n.Terms.sendWindow().Microseconds(), n.Terms.firstLook().Microseconds(),
-			n.Terms.travel().Microseconds(),
+			n.Terms.travel().Microseconds(), n.Policy,
 		).Row().Scan(&c.at, &tx.MaySendUntil)
 	})
 	if errors.Is(err, sql.ErrNoRows) {
@@ -348,11 +351,10 @@ type keyRecord struct {
 // over says whether this life has had its time: the nonce may begin another.
 func (k keyRecord) over() bool { return k.Expired && k.LeaseOver == nil }
 
-// readKey reads what a nonce stands for; the fingerprints are those of the request
-// that asks, under the installation's secret and under the other one, if there is one.
-func (s store) readKey(ctx context.Context, account uuid.UUID, mode, nonce string, fingerprint, byOther []byte) (keyRecord, bool, error) {
+// readKey reads what a nonce stands for; print is that of the request that asks.
+func (s store) readKey(ctx context.Context, account uuid.UUID, mode, nonce string, print idem.Print) (keyRecord, bool, error) {
 	var k keyRecord
-	found, err := one(s.db.Conn(ctx).Raw(sqlRead, account, mode, nonce, fingerprint, byOther), &k)
+	found, err := one(s.db.Conn(ctx).Raw(sqlRead, account, mode, nonce, print.Kept(), print.KeptByOther()), &k)
 	return k, found, wrap("read the nonce", err)
 }
 
@@ -440,7 +442,6 @@ type ending struct {
 	// tell makes the nonce's answer of what payment and transaction are from now on.
 	// nil, or no answer from it: none is stored.
 	tell       func(Payment, Transaction) (*answer, error)
-	retention  time.Duration
 	cause      string
 	calls      []call
 	resolution resolution
@@ -506,7 +507,7 @@ func (s store) end(db postgres.Tx, tx Transaction, p Payment, u alongside, e end
 	status, body := told.columns()
 	n := next.Sums
 	var count int
-	_, err = one(db.Raw(sqlFinish, tx.AccountID, tx.ID, tx.Fence, tx.LeaseHolder, callsJSON(e.calls), status, body, e.retention.Microseconds(),
+	_, err = one(db.Raw(sqlFinish, tx.AccountID, tx.ID, tx.Fence, tx.LeaseHolder, callsJSON(e.calls), status, body,
 		string(e.status), e.providerReference, e.responseCode, e.authorizationCode, e.released, e.at, e.poll.Microseconds(),
 		next.Status, next.SubStatus, e.cause, e.resolution.outcome, e.resolution.reason, e.resolution.requestID,
 		e.redirectURL, e.rawResponse, p.Version,
@@ -522,16 +523,19 @@ type leaving struct {
 	resendRefused bool
 	next          time.Duration // until recovery looks again
 	answer        *answer
-	retention     time.Duration
 	calls         []call
 }
 
+// leave may store an answer that is told, so it is confirmed like a finish. It may be
+// repeated: if an earlier try had taken place, it counts an attempt more at most.
 func (s store) leave(ctx context.Context, tx Transaction, l leaving) (bool, error) {
 	status, body := l.answer.columns()
 	var n int
-	err := s.db.Conn(ctx).Raw(sqlLeave, tx.AccountID, tx.ID, tx.Fence, tx.LeaseHolder, callsJSON(l.calls), status, body, l.retention.Microseconds(),
-		l.park, l.attempt, l.resendRefused, l.next.Microseconds()).Row().Scan(&n)
-	return n == 1, wrap("leave", err)
+	err := s.db.Confirmed(ctx, func(db postgres.Tx) error {
+		return db.Raw(sqlLeave, tx.AccountID, tx.ID, tx.Fence, tx.LeaseHolder, callsJSON(l.calls), status, body,
+			l.park, l.attempt, l.resendRefused, l.next.Microseconds()).Row().Scan(&n)
+	})
+	return n == 1 && err == nil, wrap("leave", err)
 }
 
 // observe keeps what a holder learnt that could not finish.
@@ -726,7 +730,7 @@ func (s store) goodbye(ctx context.Context, instance uuid.UUID) error {
 }
 
 // lifeColumns are what sqlLives and its two sisters read.
-const lifeColumns = `k.transaction_id IS NOT NULL AS has_key, k.response_status IS NOT NULL AS answered,
+const lifeColumns = `k.response_status,
        coalesce(k.expires_at <= clock_timestamp(), false) AS expired,
        coalesce(t.lease_until <= clock_timestamp(), false) AS lease_over,
        t.lease_until IS NOT NULL AND ` + holderGone + ` AS holder_gone,

@@ -22,6 +22,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
+
+	"github.com/oncepay/oncepay/internal/idem"
 )
 
 // Payment is one payment as kept.
@@ -81,6 +83,7 @@ type Transaction struct {
 	Refunded          decimal.Decimal
 	RefundPending     decimal.Decimal
 	Nonce             string // "" for what no request began
+	Policy            string // by which its nonce lives
 	Card              string
 	Request           string // an action's; a payment's own is with the payment
 	Fence             int64
@@ -94,4 +97,12 @@ type Transaction struct {
 	ParkedAt          *time.Time
 	CreatedAt         time.Time
 	UpdatedAt         time.Time
+}
+
+// sentNonce is the nonce that a merchant sent; "" for a transaction that has none.
+func (t Transaction) sentNonce() string {
+	if !idem.WasSent(t.Nonce) {
+		return ""
+	}
+	return t.Nonce
 }

@@ -219,7 +219,7 @@ func TestH29WhoAsksFirstIsRefusedBeforeTheBody(t *testing.T) {
 		"the secret is wrong":  {asks.but(header("private-secret-key", "x")), 401, "INVALID_CREDENTIALS", pairRule},
 		"there is no path":     {asks.but(target("/v1/nothing")), 404, "NOT_FOUND", pathRule},
 		"the type is no JSON":  {asks.but(header("Content-Type", "text/plain")), 415, "UNSUPPORTED_MEDIA_TYPE", typeRule},
-		"the body is squeezed": {asks.but(raw("Content-Encoding: gzip")), 415, "UNSUPPORTED_MEDIA_TYPE", encodingRule},
+		"the body is squeezed": {asks.but(raw("Content-Encoding: br")), 415, "UNSUPPORTED_MEDIA_TYPE", encodingRule},
 	} {
 		r := w.send(server, c.l)
 		if r.status != c.status {

@@ -33,8 +33,11 @@ const operatorToken = "a token of the tests, 32 bytes or more"
 func (w *world) edges(i instance, log *slog.Logger) (public, operator *echo.Echo) {
 	w.t.Helper()
 	edge := httpapi.Options{Log: log, Transient: postgres.IsTransient, Describe: postgres.Describe}
-	public, operator = httpapi.New(edge), httpapi.New(edge)
-	NewHandler(i.service, i.auth).Mount(public)
+	operator = httpapi.New(edge)
+	h := NewHandler(i.service, i.auth)
+	edge.Style = h.ErrorStyle
+	public = httpapi.New(edge)
+	h.Mount(public)
 	NewCallbackHandler(i.service).Mount(public)
 	metrics := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "payments_parked 0\n") })
 	admin.Mount(operator, operatorToken, metrics, merchants.NewOperatorHandler(i.auth), NewOperatorHandler(i.service),

@@ -377,18 +377,12 @@ func (w *world) newInstanceWith(db *postgres.DB, change func(*Options)) instance
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	i.auth = merchants.NewService(db, idem.DefaultPolicy, func(name string) bool {
-		_, ok := idem.PolicyNamed(name, idem.DefaultRetention)
-		return ok
-	})
+	i.auth = merchants.NewService(db, presets().Names())
 	i.arrivals = idem.NewArrivals(db, log)
 	o := Options{
 		DB: db, Arrivals: i.arrivals, Lease: testLease, Fingerprints: prints, RawLiveCards: true, Log: log,
 		Providers: providers.NewRegistry(map[string]providers.Provider{merchants.Test: w.psp, merchants.Live: w.psp}),
-		PolicyOf: func(uuid.UUID) idem.Policy {
-			p, _ := idem.PolicyNamed(idem.DefaultPolicy, idem.DefaultRetention)
-			return p
-		},
+		Policies:  presets(),
 	}
 	change(&o)
 	i.service, err = NewService(o)
@@ -403,22 +397,46 @@ func (w *world) newInstanceWith(db *postgres.DB, change func(*Options)) instance
 	}
 	public, operator := w.edges(i, log)
 	i.operator = serve(w.t, operator)
-	if o.PolicyOf(w.account).KeepErrors { // which no merchant can choose yet, so the API document has none of its answers
-		i.public = serveAnything(w.t, public)
-	} else {
-		i.public = serve(w.t, public)
-	}
+	i.public = serve(w.t, public)
 	return i
+}
+
+// Headers of the default policy's replays.
+const (
+	headerReplayed = "Idempotent-Replayed"
+	headerMismatch = "Idempotency-Body-Mismatch"
+)
+
+// presets are the policies that merchants choose from.
+func presets() idem.Policies {
+	ps, err := idem.NewPolicies(idem.Presets(idem.Options{})...)
+	if err != nil {
+		panic(err)
+	}
+	return ps
+}
+
+// key is what a request says of its nonce that sends just that.
+func key(p idem.Policy, nonce string) idem.Key {
+	return idem.Key{Nonce: nonce, Sent: nonce, Retention: p.Retention}
+}
+
+// only is a set of one policy, that of every merchant: the default one, changed.
+func only(name string, change func(*idem.Policy)) idem.Policies {
+	p := presets().Of(idem.DefaultPolicy)
+	p.Name = name
+	change(&p)
+	ps, err := idem.NewPolicies(p)
+	if err != nil {
+		panic(err)
+	}
+	return ps
 }
 
 // serve lets h answer on a port of its own. Each exchange is held against the API
 // document.
 func serve(t *testing.T, h http.Handler) *httptest.Server {
-	return serveAnything(t, apitest.Handler(t, h))
-}
-
-func serveAnything(t *testing.T, h http.Handler) *httptest.Server {
-	s := httptest.NewServer(h)
+	s := httptest.NewServer(apitest.Handler(t, h))
 	t.Cleanup(s.Close)
 	return s
 }

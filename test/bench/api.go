@@ -12,7 +12,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/oncepay/oncepay/internal/httpapi"
@@ -55,6 +54,7 @@ const (
 // lines, without the operator's listener.
 type api struct {
 	db       *postgres.DB
+	policies idem.Policies
 	auth     *merchants.Service
 	service  *transactions.Service
 	arrivals *idem.Arrivals
@@ -103,15 +103,15 @@ func (a *api) assemble(ctx context.Context, secret []byte, log *slog.Logger) err
 	if err != nil {
 		return err
 	}
-	a.auth = merchants.NewService(a.db, idem.DefaultPolicy, func(name string) bool {
-		_, ok := idem.PolicyNamed(name, retention)
-		return ok
-	})
+	if a.policies, err = idem.NewPolicies(idem.Presets(idem.Options{Retention: retention})...); err != nil {
+		return err
+	}
+	a.auth = merchants.NewService(a.db, a.policies.Names())
 	a.auth.RefuseAfter(directoryMaxAge)
 	a.arrivals = idem.NewArrivals(a.db, log)
 	a.service, err = transactions.NewService(transactions.Options{
 		DB: a.db, Providers: providers.NewRegistry(map[string]providers.Provider{merchants.Test: newInstant()}), Arrivals: a.arrivals, Lease: lease,
-		PolicyOf: a.policyOf, Fingerprints: prints, Log: log, Watch: a.seen.Exchanges(),
+		Policies: a.policies, Fingerprints: prints, Log: log, Watch: a.seen.Exchanges(),
 	})
 	if err != nil {
 		return err
@@ -121,14 +121,6 @@ func (a *api) assemble(ctx context.Context, secret []byte, log *slog.Logger) err
 	}
 	_, err = a.service.Beat(ctx)
 	return err
-}
-
-func (a *api) policyOf(account uuid.UUID) idem.Policy {
-	p, ok := idem.PolicyNamed(a.auth.PolicyOf(account), retention)
-	if !ok {
-		p, _ = idem.PolicyNamed(idem.DefaultPolicy, retention)
-	}
-	return p
 }
 
 func (a *api) mount(log *slog.Logger) {
@@ -157,7 +149,7 @@ func (a *api) startLoops(ctx context.Context, log *slog.Logger) {
 		worker.Loop{Name: "recovery", Every: recoveryEvery, RunOnce: a.service.Recover, Describe: postgres.Describe},
 		worker.Loop{Name: "expiry", Every: expiryEvery, RunOnce: a.service.Expire, Describe: postgres.Describe},
 		worker.Loop{Name: "reconciliation", Every: reconciliationEvery, RunOnce: transactions.NewReconciler(a.service, a.seen.Findings()).RunOnce, Describe: postgres.Describe},
-		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: retention}.RunOnce, Describe: postgres.Describe},
+		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: a.policies.ShortestRetention()}.RunOnce, Describe: postgres.Describe},
 	)
 }
 

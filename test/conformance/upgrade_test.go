@@ -17,7 +17,7 @@ import (
 
 // previousRelease is the commit that stands for the release before this one: its
 // schema is the one before ours. It moves on with each release.
-const previousRelease = "8270591381073fa4a4adc20fe95854068ab6bbb2"
+const previousRelease = "d04e040d46d4913bb34b84d7aae9a2a900141f1d"
 
 // buildPrevious builds the release before from the repository's history, and says so
 // where there is none: in a source archive nobody can try this.

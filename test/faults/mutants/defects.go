@@ -323,8 +323,8 @@ WHERE k.account_id = $1::uuid AND k.mode = $2::text AND k.key_id = $3::text AND 
   AND t.account_id = k.account_id AND t.id = k.transaction_id AND t.lease_until IS NULL`,
 				`DELETE FROM idempotency_keys k
 WHERE k.account_id = $1::uuid AND k.mode = $2::text AND k.key_id = $3::text AND $4::uuid IS NOT NULL`},
-			{storeFile, "AND k.transaction_id = moved.id AND k.response_status IS NULL AND $6::smallint IS NULL AND $13",
-				"AND k.response_status IS NULL AND $6::smallint IS NULL AND $13"},
+			{storeFile, "AND k.transaction_id = moved.id AND k.response_status IS NULL AND $6::smallint IS NULL AND $12",
+				"AND k.response_status IS NULL AND $6::smallint IS NULL AND $12"},
 		},
 	}
 }
