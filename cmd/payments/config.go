@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/transactions"
 )
 
@@ -18,9 +19,6 @@ const (
 	// leaseOverTimeout is what a lease has beyond the provider's time-out: enough
 	// for a slow database, little enough for a merchant to wait.
 	leaseOverTimeout = 20 * time.Second
-	// minRetention leaves a client time for its retries. What is unresolved is kept in
-	// any case.
-	minRetention = time.Minute
 )
 
 // serverFlags are what `dev` and `serve` have in common. What is said of each is also
@@ -95,8 +93,8 @@ func (f serverFlags) times() (times, error) {
 		return t, usage("--lease must be at least %s: the provider timeout and %s more", least, transactions.LeaseMargin)
 	case t.recovery <= 0:
 		return t, usage("--recovery-interval must be positive")
-	case t.retention < minRetention:
-		return t, usage("--retention must be at least %s", minRetention)
+	case t.retention < idem.MinRetention:
+		return t, usage("--retention must be at least %s", idem.MinRetention)
 	case t.authorizedFor <= 0:
 		return t, usage("--authorization-expiry must be positive")
 	case t.pendingFor <= 0:

@@ -31,6 +31,9 @@ const (
 	// MaxNonceLength is in bytes, which are characters, because only visible ASCII
 	// is allowed. The contract's number.
 	MaxNonceLength = 64
+	// maxLongNonce is the same where clients were promised more: by novu, and by what
+	// we publish of ietf.
+	maxLongNonce = 255
 
 	// maxKept is the longest nonce that is kept as it is, in bytes: an index cannot hold
 	// one of any length.

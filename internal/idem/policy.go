@@ -115,7 +115,7 @@ func Presets(o Options) []Policy {
 			Retention: o.Retention, Errors: apierr.Envelope,
 		},
 		{
-			Name: "novu", Headers: []string{AliasHeader}, Format: Printable, MaxLength: 255,
+			Name: "novu", Headers: []string{AliasHeader}, Format: Printable, MaxLength: maxLongNonce,
 			RetryAfter: true, KeepErrors: true, ReplayHeader: "Idempotency-Replay", Echo: true,
 			Retention: o.Retention + time.Minute, Errors: apierr.Nest,
 		},
@@ -125,7 +125,7 @@ func Presets(o Options) []Policy {
 			Retention: o.Retention, ClientRetention: true, Errors: apierr.Envelope,
 		},
 		{
-			Name: "ietf", Headers: []string{AliasHeader}, Format: strings, MaxLength: 255, Required: true,
+			Name: "ietf", Headers: []string{AliasHeader}, Format: strings, MaxLength: maxLongNonce, Required: true,
 			MismatchFirst: true, KeepErrors: true, ReplayHeader: replayedHeader,
 			Retention: o.Retention, Errors: apierr.Problem,
 		},

@@ -414,6 +414,7 @@ var notOfALife = map[string]string{
 	"merchants.expire_key":     "an operator's change, and its database transaction fails as a whole",
 	"merchants.revoke_key":     "an operator's change, and its database transaction fails as a whole",
 	"merchants.restrict_key":   "an operator's change, and its database transaction fails as a whole",
+	"merchants.update":         "an operator's change, and its database transaction fails as a whole",
 	"merchants.disable":        "an operator's change, and its database transaction fails as a whole",
 	"merchants.one":            "an operator reads",
 	"merchants.page":           "an operator reads",

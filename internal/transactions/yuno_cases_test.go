@@ -997,8 +997,8 @@ func TestY28LookUpTellsAMerchantOfItsOwnNonceOnly(t *testing.T) {
 	}
 	w.wantError(w.get("/v1/idempotency-keys/unheard-of"), http.StatusNotFound, "NOT_FOUND", "nothing is known of this idempotency key")
 	w.wantError(w.get("/v1/idempotency-keys?nonce="), http.StatusBadRequest, "MISSING_PARAMETERS", "nonce is required")
-	w.wantError(w.get("/v1/idempotency-keys/"+strings.Repeat("k", 65)), http.StatusBadRequest, "INVALID_PARAMETERS",
-		"nonce must be 1 to 64 visible ASCII characters without a comma")
+	w.wantError(w.get("/v1/idempotency-keys/"+strings.Repeat("k", 65)), http.StatusNotFound, "NOT_FOUND", "nothing is known of this idempotency key")
+	w.wantError(w.get("/v1/idempotency-keys/k%0a"), http.StatusBadRequest, "INVALID_PARAMETERS", "nonce must have only printable ASCII characters")
 }
 
 func TestY28MerchantsKeysOpenNothingOfTheOperators(t *testing.T) {
