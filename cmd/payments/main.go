@@ -58,7 +58,7 @@ type cli struct {
 	Resolve    resolveCmd    `cmd:"" help:"Decide what became of a transaction that nobody could settle."`
 	Invariants invariantsCmd `cmd:"" help:"Recompute every sum and rule over the whole database; fails if one does not hold."`
 	Reconcile  reconcileCmd  `cmd:"" help:"Compare our books with the providers', and name every difference; fails if there is one."`
-	Merchants  merchantsCmd  `cmd:"" help:"Make, list and disable merchants."`
+	Merchants  merchantsCmd  `cmd:"" help:"Make, list, show, change and disable merchants."`
 	Keys       keysCmd       `cmd:"" help:"Make, list, rotate and revoke a merchant's API keys."`
 	Doctor     doctorCmd     `cmd:"" help:"Find what is wrong with machine, configuration, database, provider and keys."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`

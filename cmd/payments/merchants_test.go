@@ -56,10 +56,18 @@ func TestOperatorChangesAMerchantFromTheCommandLine(t *testing.T) {
 	if renamed := must("  name     \"Bakery\"\n  policy   fyno\n", "merchants", "update", id, "--name", "Bakery"); strings.Contains(renamed, within) {
 		t.Errorf("of a name it says: %s", renamed)
 	}
-	if got := r.auth.PolicyOf(uuid.MustParse(id)); got != "fyno" {
-		t.Errorf("the policy is %s", got)
+	if c, err := r.auth.Authenticate(made.APIKey.PublicAPIKey, made.APIKey.PrivateSecretKey, netip.IPv6Loopback()); err != nil || c.AccountID.String() != id || c.Policy != "fyno" {
+		t.Errorf("the caller is %s with the policy %s (%v)", c.AccountID, c.Policy, err)
 	}
+	wantPolicyOfKey := func(policy string) {
+		t.Helper()
+		if got := r.auth.PolicyOfKey(made.APIKey.PublicAPIKey); got != policy {
+			t.Errorf("the key's policy is %s, want %s", got, policy)
+		}
+	}
+	wantPolicyOfKey("fyno")
 	must("", "merchants", "disable", id)
+	wantPolicyOfKey(idem.DefaultPolicy) // as of a key that nobody has
 	must("merchant "+id+" is disabled since 20", "merchants", "update", id, "--policy", "novu")
 	must(id+"  disabled since 20", "merchants", "list")
 	var shownJSON, updatedJSON merchantView
@@ -73,6 +81,10 @@ func TestOperatorChangesAMerchantFromTheCommandLine(t *testing.T) {
 	if updatedJSON.IdempotencyPolicy != "yuno" {
 		t.Errorf("updated to %s", updatedJSON.IdempotencyPolicy)
 	}
+	must("", "merchants", "update", id, "--policy", "ietf")
+	wantPolicyOfKey(idem.DefaultPolicy)
+	must("", "merchants", "enable", id)
+	wantPolicyOfKey("ietf")
 }
 
 // promisedWithin is how long a change may take until it holds everywhere.

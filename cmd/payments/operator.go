@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -161,8 +162,12 @@ func (c lookupCmd) Run(ctx context.Context, s streams) error {
 }
 
 func printLife(w io.Writer, l transactions.Life) {
-	fmt.Fprintf(w, "%s\n\n  key          %s\n  payment      %s\n  transaction  %s  %s %s, attempts %d\n  account      %s (%s)\n  charges      %d\n\n",
-		l.Verdict, l.KeyState, l.PaymentID, l.Transaction.ID, l.Transaction.Type, l.Transaction.Status, l.Transaction.Attempts,
+	key := string(l.KeyState)
+	if l.AnswerStatus != nil {
+		key += ", with " + strconv.Itoa(*l.AnswerStatus)
+	}
+	fmt.Fprintf(w, "%s\n\n  key          %s\n  policy       %s\n  payment      %s\n  transaction  %s  %s %s, attempts %d\n  account      %s (%s)\n  charges      %d\n\n",
+		l.Verdict, key, l.Policy, l.PaymentID, l.Transaction.ID, l.Transaction.Type, l.Transaction.Status, l.Transaction.Attempts,
 		l.AccountID, l.Mode, l.Charges)
 	for _, m := range l.Timeline {
 		fmt.Fprintf(w, "  %s  %s\n", m.At, describeMoment(m))

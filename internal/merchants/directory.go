@@ -29,15 +29,14 @@ const (
 	retryStale = 1
 )
 
-// directory is every key that may be taken, and every merchant's policy.
+// directory is every key that may be taken.
 type directory struct {
 	keys     map[string]*entry // by public key
 	expiring map[string]*entry // those of them that end by themselves
-	policies map[uuid.UUID]string
 }
 
 func newDirectory() directory {
-	return directory{keys: map[string]*entry{}, expiring: map[string]*entry{}, policies: map[uuid.UUID]string{}}
+	return directory{keys: map[string]*entry{}, expiring: map[string]*entry{}}
 }
 
 // entry is one key. It never changes, but for its use.
@@ -141,9 +140,8 @@ func (s *Service) apply(r reading, complete bool, as asOf) (fresh int, due []*en
 		s.dir = newDirectory()
 	}
 	for _, c := range r.changes {
-		s.dir.policies[c.AccountID] = c.IdempotencyPolicy
 		if c.PublicAPIKey == nil {
-			continue
+			continue // the one row of a reading that found nothing
 		}
 		was := before[*c.PublicAPIKey]
 		delete(s.dir.keys, *c.PublicAPIKey)
@@ -246,13 +244,15 @@ func (s *Service) FlushUses(ctx context.Context) (int, error) {
 	return len(pending), nil
 }
 
-// PolicyOf is the name of an account's idempotency policy, also for work that no
-// request began, and for a merchant who is disabled.
-func (s *Service) PolicyOf(account uuid.UUID) string {
+// PolicyOfKey is the name of the idempotency policy of a public key's merchant, whoever
+// sends it: nobody is authenticated by that. Of a key that the directory does not hold,
+// because it is unknown or revoked or its merchant is disabled, it is the default. It is
+// for telling a client in words that it can read why it is refused.
+func (s *Service) PolicyOfKey(publicKey string) string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if p, ok := s.dir.policies[account]; ok {
-		return p
+	if e, known := s.dir.keys[publicKey]; known {
+		return e.caller.Policy
 	}
 	return s.policies[0]
 }

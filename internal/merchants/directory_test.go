@@ -243,7 +243,10 @@ func TestDisabledMerchantsKeysAreRefusedInBothModesAndTakenAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	_, other := b.instance()
-	m, test := b.made("First")
+	m, test, err := b.Create(t.Context(), "First", "ietf")
+	if err != nil {
+		t.Fatal(err)
+	}
 	second, theirs := b.made("Second")
 	live, err := b.CreateKey(t.Context(), m.AccountID, Live)
 	if err != nil {
@@ -276,9 +279,10 @@ func TestDisabledMerchantsKeysAreRefusedInBothModesAndTakenAgain(t *testing.T) {
 			b.wantStranger(s, pair.PublicAPIKey, pair.PrivateSecretKey)
 		}
 		b.wantCaller(s, theirs, second.AccountID, Test)
-		if s.PolicyOf(m.AccountID) != "yuno" {
-			t.Error("the policy of a disabled merchant is not known")
-		}
+		b.wantDefaultPolicy(s, test, live, gone, made)
+	}
+	if got := b.merchantOf(m.AccountID).IdempotencyPolicy; got != "ietf" {
+		t.Errorf("disabled, the merchant has the policy %s", got)
 	}
 	enabled, err := other.SetDisabled(t.Context(), m.AccountID, false)
 	if err != nil || enabled.DisabledAt != nil {
@@ -289,7 +293,9 @@ func TestDisabledMerchantsKeysAreRefusedInBothModesAndTakenAgain(t *testing.T) {
 		b.wantCaller(s, test, m.AccountID, Test)
 		b.wantCaller(s, live, m.AccountID, Live)
 		b.wantCaller(s, made, m.AccountID, Test)
+		b.wantPolicy(s, "ietf", m.AccountID, test, live, made)
 		b.wantStranger(s, gone.PublicAPIKey, gone.PrivateSecretKey)
+		b.wantDefaultPolicy(s, gone)
 	}
 	_, err = b.SetDisabled(t.Context(), uuid.New(), true)
 	wantCode(t, err, apierr.NotFound)
@@ -354,7 +360,10 @@ func TestDirectoryIsAsOldAsItsQuestion(t *testing.T) {
 func TestCompleteReadingFindsWhatWasDatedWrongly(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	m, revoked := b.made("First")
+	m, revoked, err := b.Create(t.Context(), "First", "novu")
+	if err != nil {
+		t.Fatal(err)
+	}
 	deleted, err := b.CreateKey(t.Context(), m.AccountID, Live)
 	if err != nil {
 		t.Fatal(err)
@@ -374,9 +383,55 @@ func TestCompleteReadingFindsWhatWasDatedWrongly(t *testing.T) {
 	}
 	b.wantStranger(b.Service, revoked.PublicAPIKey, revoked.PrivateSecretKey)
 	b.wantStranger(b.Service, deleted.PublicAPIKey, deleted.PrivateSecretKey)
+	b.wantDefaultPolicy(b.Service, revoked, deleted)
 	b.wantCaller(b.Service, kept, m.AccountID, Live)
-	if b.PolicyOf(m.AccountID) != "yuno" {
-		t.Error("the policy was forgotten")
+	b.wantPolicy(b.Service, "novu", m.AccountID, kept)
+}
+
+// A merchant need not have keys. Whatever became of it until it has one, the key has
+// it, on an instance that reads what changed and on one that reads everything.
+func TestMerchantWithoutKeysIsKnownWithItsFirstKey(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	_, other := b.instance()
+	m := Merchant{AccountID: uuid.Must(uuid.NewV7()), Name: "First", IdempotencyPolicy: "novu"}
+	if err := b.Ensure(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	nothing := func() {
+		t.Helper()
+		_, late := b.instance()
+		for _, s := range []*Service{b.Service, other, late} {
+			if n := b.refresh(s); n != 0 || len(s.dir.keys) != 0 {
+				t.Errorf("%d new keys, %d in the directory, want none", n, len(s.dir.keys))
+			}
+		}
+	}
+	nothing()
+	gone, err := b.CreateKey(t.Context(), m.AccountID, Test)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Revoke(t.Context(), m.AccountID, gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	nothing() // as with none
+	if _, err := b.Update(t.Context(), m.AccountID, to("ietf")); err != nil {
+		t.Fatal(err)
+	}
+	nothing()
+	b.age() // the merchant is no news any more
+	pair, err := b.CreateKey(t.Context(), m.AccountID, Test)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, late := b.instance()
+	if n := b.refresh(other); n != 1 || b.refresh(late) != 1 {
+		t.Error("the first key was not found")
+	}
+	for _, s := range []*Service{b.Service, other, late} {
+		b.wantPolicy(s, "ietf", m.AccountID, pair)
+		b.wantDefaultPolicy(s, gone)
 	}
 }
 

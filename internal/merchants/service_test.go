@@ -205,24 +205,18 @@ func TestPolicyOfAMerchantIsKnownEverywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, other := b.instance()
-	if got := other.PolicyOf(m.AccountID); got != "yuno" {
-		t.Errorf("before it is known, the policy is %q, want the default", got)
-	}
+	b.wantDefaultPolicy(other, pair) // until it is known
 	b.refresh(other)
 	for _, s := range []*Service{b.Service, other} {
-		c, err := s.Authenticate(pair.PublicAPIKey, pair.PrivateSecretKey, anywhere)
-		if err != nil || c.Policy != "ietf" || s.PolicyOf(m.AccountID) != "ietf" {
-			t.Errorf("the policy is %q for the caller and %q for the account (%v), want ietf", c.Policy, s.PolicyOf(m.AccountID), err)
+		b.wantPolicy(s, "ietf", m.AccountID, pair)
+		if got := s.PolicyOfKey(pair.PrivateSecretKey); got != "yuno" {
+			t.Errorf("the secret tells the policy %q", got)
 		}
 	}
 	b.exec(`UPDATE merchants SET idempotency_policy = 'yuno', changed_at = clock_timestamp() WHERE account_id = $1`, m.AccountID)
 	b.refresh(other)
-	if c, _ := other.Authenticate(pair.PublicAPIKey, pair.PrivateSecretKey, anywhere); c.Policy != "yuno" || other.PolicyOf(m.AccountID) != "yuno" {
-		t.Errorf("after the change the policy is %q for the caller and %q for the account", c.Policy, other.PolicyOf(m.AccountID))
-	}
-	if got := other.PolicyOf(uuid.New()); got != "yuno" {
-		t.Errorf("the policy of an unknown account is %q, want the default", got)
-	}
+	b.wantPolicy(other, "yuno", m.AccountID, pair)
+	b.wantDefaultPolicy(other, NewKeyPair(Test), KeyPair{}) // one that nobody has, and none
 }
 
 // A row is dated before its transaction commits. A refresh in between sees neither
@@ -258,14 +252,16 @@ func TestKeyThatCommitsLateIsNotOverlooked(t *testing.T) {
 func TestAuthenticationNeedsNoDatabase(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	m, pair := b.made("First")
+	m, pair, err := b.Create(t.Context(), "First", "ietf")
+	if err != nil {
+		t.Fatal(err)
+	}
 	b.db.Close()
 	b.wantCaller(b.Service, pair, m.AccountID, Test)
 	b.wantStranger(b.Service, pair.PublicAPIKey, "wrong")
 	b.wantStranger(b.Service, "sandbox_unheard_of", "wrong") // a miss is no reason to ask
-	if got := b.PolicyOf(m.AccountID); got != "yuno" {
-		t.Errorf("the policy is %q", got)
-	}
+	b.wantPolicy(b.Service, "ietf", m.AccountID, pair)
+	b.wantDefaultPolicy(b.Service, NewKeyPair(Test))
 	if _, err := b.Refresh(t.Context()); err == nil {
 		t.Error("a refresh without a database did not fail")
 	}
@@ -275,7 +271,10 @@ func TestAuthenticationNeedsNoDatabase(t *testing.T) {
 func TestDirectoryMayBeReadWhileItIsRefreshed(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	m, pair := b.made("First")
+	m, pair, err := b.Create(t.Context(), "First", "ietf")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(t.Context())
 	for range 4 {
@@ -285,7 +284,10 @@ func TestDirectoryMayBeReadWhileItIsRefreshed(t *testing.T) {
 					t.Errorf("during a refresh the pair speaks for %s (%v)", c.AccountID, err)
 					return
 				}
-				b.PolicyOf(m.AccountID)
+				if got := b.PolicyOfKey(pair.PublicAPIKey); got != "ietf" {
+					t.Errorf("during a refresh the key's policy is %q", got)
+					return
+				}
 			}
 		})
 	}

@@ -24,20 +24,21 @@ const changeColumns = `m.account_id, m.idempotency_policy, m.disabled_at IS NOT 
        k.id, k.public_api_key, k.mode, k.secret_hash, k.revoked_at IS NOT NULL AS revoked, k.expires_at,
        array_to_string(k.allowed_networks, ',') AS allowed_networks`
 
-// sqlDirectory reads every merchant, and every key that is not revoked, with the
-// database's clock: at least one row.
+// sqlDirectory reads every key that is not revoked, with what it has of its merchant
+// and the database's clock: at least one row.
 const sqlDirectory = `/* merchants.directory */
 SELECT statement_timestamp() AS read_at, c.* FROM (VALUES (1)) one LEFT JOIN (
   SELECT ` + changeColumns + `
-  FROM merchants m LEFT JOIN api_keys k ON k.account_id = m.account_id AND k.revoked_at IS NULL
+  FROM merchants m JOIN api_keys k ON k.account_id = m.account_id AND k.revoked_at IS NULL
 ) c ON true`
 
-// sqlChanges reads the merchants that changed at or after $1, each with all its keys,
-// and the other keys that did. The two halves have an index each.
+// sqlChanges reads all keys of the merchants that changed at or after $1, and the other
+// keys that did, with the database's clock: at least one row. The two halves have an
+// index each.
 const sqlChanges = `/* merchants.changes */
 SELECT statement_timestamp() AS read_at, c.* FROM (VALUES (1)) one LEFT JOIN (
   SELECT ` + changeColumns + `
-  FROM merchants m LEFT JOIN api_keys k ON k.account_id = m.account_id
+  FROM merchants m JOIN api_keys k ON k.account_id = m.account_id
   WHERE m.changed_at >= $1::timestamptz
   UNION ALL
   SELECT ` + changeColumns + `
@@ -143,7 +144,8 @@ const sqlKeys = `/* merchants.keys */
 SELECT ` + keyColumns + ` FROM api_keys WHERE account_id = $1::uuid AND ($2::uuid IS NULL OR id < $2)
 ORDER BY id DESC LIMIT $3::integer`
 
-// change is a merchant, and one of its keys if it has any.
+// change is a key with what it has of its merchant; without a key, it is the one row of
+// a reading that found nothing.
 type change struct {
 	ReadAt            time.Time
 	AccountID         uuid.UUID
@@ -189,11 +191,7 @@ func (s store) changes(ctx context.Context, since time.Time) (reading, error) {
 	if err := q.Scan(&rows).Error; err != nil {
 		return reading{}, fmt.Errorf("read the directory: %w", err)
 	}
-	r := reading{at: rows[0].ReadAt}
-	if rows[0].AccountID != uuid.Nil { // the one row of a reading that found nothing
-		r.changes = rows
-	}
-	return r, nil
+	return reading{changes: rows, at: rows[0].ReadAt}, nil
 }
 
 func (s store) revokeDue(ctx context.Context, due []*entry) error {

@@ -15,19 +15,27 @@ import (
 	"github.com/oncepay/oncepay/internal/postgres"
 )
 
-// wantPolicy fails the test unless a service knows that policy of the account, and of
-// the caller behind each of its pairs.
-func (b *bench) wantPolicy(s *Service, policy string, account uuid.UUID, pairs ...KeyPair) {
+// wantPolicy fails the test unless each pair speaks for the account and has that policy
+// at a service, for who has authenticated and for who has only shown the public key.
+func (b *bench) wantPolicy(s *Service, policy string, account uuid.UUID, pair KeyPair, others ...KeyPair) {
 	b.t.Helper()
-	if got := s.PolicyOf(account); got != policy {
-		b.t.Errorf("the account's policy is %q, want %s", got, policy)
-	}
-	for _, pair := range pairs {
+	for _, pair := range append([]KeyPair{pair}, others...) {
 		if c, err := s.Authenticate(pair.PublicAPIKey, pair.PrivateSecretKey, anywhere); err != nil || c.AccountID != account || c.Policy != policy {
 			b.t.Errorf("a caller's policy is %q (%v), want %s", c.Policy, err, policy)
 		}
 		if got := s.PolicyOfKey(pair.PublicAPIKey); got != policy {
 			b.t.Errorf("the key's policy is %q, want %s", got, policy)
+		}
+	}
+}
+
+// wantDefaultPolicy fails the test unless a service tells of each pair's public key what
+// it tells of one that nobody has.
+func (b *bench) wantDefaultPolicy(s *Service, pairs ...KeyPair) {
+	b.t.Helper()
+	for _, pair := range pairs {
+		if got := s.PolicyOfKey(pair.PublicAPIKey); got != testPolicies[0] {
+			b.t.Errorf("a key that is not taken tells the policy %q, want %s", got, testPolicies[0])
 		}
 	}
 }
@@ -145,16 +153,16 @@ func TestDisabledMerchantIsUpdatedAndStaysDisabled(t *testing.T) {
 	}
 	b.refresh(other)
 	got, err := b.Update(t.Context(), m.AccountID, Update{Name: new("Renamed"), IdempotencyPolicy: new("fyno")})
-	if err != nil || got.DisabledAt == nil || !got.DisabledAt.Equal(*disabled.DisabledAt) {
-		t.Fatalf("updated, the merchant is disabled since %v, not %v (%v)", got.DisabledAt, disabled.DisabledAt, err)
+	if err != nil || got.IdempotencyPolicy != "fyno" || got.DisabledAt == nil || !got.DisabledAt.Equal(*disabled.DisabledAt) {
+		t.Fatalf("updated, the merchant has the policy %s and is disabled since %v, not %v (%v)", got.IdempotencyPolicy, got.DisabledAt, disabled.DisabledAt, err)
 	}
 	for _, s := range []*Service{b.Service, other} {
 		b.refresh(s)
 		b.wantStranger(s, pair.PublicAPIKey, pair.PrivateSecretKey)
-		b.wantPolicy(s, "fyno", m.AccountID)
-		if got := s.PolicyOfKey(pair.PublicAPIKey); got != "yuno" { // as of a key that nobody has
-			t.Errorf("a key that is not taken tells the policy %s", got)
-		}
+		b.wantDefaultPolicy(s, pair)
+	}
+	if kept := b.merchantOf(m.AccountID); kept.Name != "Renamed" || kept.IdempotencyPolicy != "fyno" || kept.DisabledAt == nil {
+		t.Errorf("the merchant is %+v", kept)
 	}
 	if _, err := other.SetDisabled(t.Context(), m.AccountID, false); err != nil {
 		t.Fatal(err)
@@ -214,7 +222,8 @@ func TestUpdatesAtOnceAreAllKept(t *testing.T) {
 func TestUpdateThatIsInTheWayOfAnotherMayBeTriedAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	m, _ := b.made("First")
+	m, pair := b.made("First")
+	before := b.merchantOf(m.AccountID)
 	err := b.db.InTx(t.Context(), func(tx postgres.Tx) error {
 		if err := b.store.lockMerchant(tx, m.AccountID); err != nil {
 			return err
@@ -229,11 +238,15 @@ func TestUpdateThatIsInTheWayOfAnotherMayBeTriedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.wantPolicy(b.Service, "yuno", m.AccountID)
+	if got := b.merchantOf(m.AccountID); got != before {
+		t.Errorf("in the way of another, the merchant became %+v", got)
+	}
+	b.refresh(b.Service)
+	b.wantPolicy(b.Service, "yuno", m.AccountID, pair)
 	if _, err := b.Update(t.Context(), m.AccountID, to("ietf")); err != nil {
 		t.Error(err)
 	}
-	b.wantPolicy(b.Service, "ietf", m.AccountID)
+	b.wantPolicy(b.Service, "ietf", m.AccountID, pair)
 }
 
 func TestServiceRefusesAnUpdateThatCannotBe(t *testing.T) {

@@ -185,10 +185,13 @@ func unprotected(err error) error {
 	if !ok {
 		return err
 	}
-	told := *e
+	told, next := *e, "send it again"
+	if e.Status >= http.StatusInternalServerError && e.Code != apierr.ProviderUnavailable { // of which nothing has moved
+		told.RetryAfter, next = 0, lookUp+" you send it again"
+	}
 	told.Messages = slices.Clone(e.Messages)
 	for i, m := range told.Messages {
-		told.Messages[i] = strings.Replace(m, retrySame, lookUp+" you send it again", 1)
+		told.Messages[i] = strings.Replace(m, retrySame, next, 1)
 	}
 	return fmt.Errorf("%w (%w)", &told, err)
 }

@@ -197,7 +197,7 @@ func (r lifeRow) verdict(timeline []Moment, truncated bool) string {
 		told = fmt.Sprintf("Not known yet: %s was %s at most once. It is being asked about.", sum, done)
 	}
 	if r.answers() && *r.ResponseStatus >= http.StatusBadRequest {
-		told += fmt.Sprintf(" The key answers %d, and goes on to: what is said here counts.", *r.ResponseStatus)
+		told += fmt.Sprintf(" Its key keeps answering %d; what counts is said here.", *r.ResponseStatus)
 	}
 	return told + replays(timeline, truncated)
 }
