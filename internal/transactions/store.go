@@ -351,10 +351,10 @@ type keyRecord struct {
 // over says whether this life has had its time: the nonce may begin another.
 func (k keyRecord) over() bool { return k.Expired && k.LeaseOver == nil }
 
-// readKey reads what a nonce stands for; print is that of the request that asks.
-func (s store) readKey(ctx context.Context, account uuid.UUID, mode, nonce string, print idem.Print) (keyRecord, bool, error) {
+// readKey reads what a nonce stands for; asked is the print of the request that asks.
+func (s store) readKey(ctx context.Context, account uuid.UUID, mode, nonce string, asked idem.Print) (keyRecord, bool, error) {
 	var k keyRecord
-	found, err := one(s.db.Conn(ctx).Raw(sqlRead, account, mode, nonce, print.Kept(), print.KeptByOther()), &k)
+	found, err := one(s.db.Conn(ctx).Raw(sqlRead, account, mode, nonce, asked.Kept(), asked.KeptByOther()), &k)
 	return k, found, wrap("read the nonce", err)
 }
 
