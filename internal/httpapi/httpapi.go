@@ -65,6 +65,7 @@ const (
 	keyLine      = "oncepay.line"
 	keyRequestID = "oncepay.request_id"
 	keyStyle     = "oncepay.style"
+	keyAdvice    = "oncepay.advice"
 )
 
 // LineOf is the log line of a request, for its handler to fill in.
@@ -268,6 +269,18 @@ func (o Options) answerError(err error, c echo.Context) apierr.Code {
 // SetStyle says how the errors of a request look, from when it is known who asks.
 func SetStyle(c echo.Context, style apierr.Style) { c.Set(keyStyle, style) }
 
+// SetAdvice says how the message of an error ends that nobody foresaw, for a request that
+// must not be sent again as it is. Without it, it may, with the same key.
+func SetAdvice(c echo.Context, advice string) { c.Set(keyAdvice, advice) }
+
+// unforeseen is an error after which nobody here knows what has happened.
+func unforeseen(c echo.Context, code apierr.Code, message string, retryAfter int) *apierr.Error {
+	if advice, ok := c.Get(keyAdvice).(string); ok {
+		return apierr.New(code, message+"; "+advice)
+	}
+	return apierr.New(code, message+"; retry with the same key").Retry(retryAfter)
+}
+
 func (o Options) styleOf(c echo.Context) apierr.Style {
 	if style, ok := c.Get(keyStyle).(apierr.Style); ok {
 		return style
@@ -296,9 +309,9 @@ func (o Options) explain(err error, c echo.Context) (*apierr.Error, bool) {
 	}
 	if o.Transient(err) {
 		o.Log.WarnContext(c.Request().Context(), "the database could not do it now", "request_id", RequestID(c), "error", o.Describe(err))
-		return apierr.New(apierr.ServiceUnavailable, "the service cannot use its database at the moment; retry with the same key").Retry(1), true
+		return unforeseen(c, apierr.ServiceUnavailable, "the service cannot use its database at the moment", 1), true
 	}
-	return apierr.New(apierr.InternalError, "something unexpected happened; retry with the same key"), false
+	return unforeseen(c, apierr.InternalError, "something unexpected happened", 0), false
 }
 
 // Timestamp is how answers write a time: UTC, with microseconds, as PostgreSQL keeps

@@ -159,7 +159,10 @@ func (h *Handler) execute(c echo.Context, r idem.Route, o order) error {
 	if cmd.Key, err = cmd.Policy.Key(c.Request().Header, r, caller.Mode == merchants.Live); err != nil {
 		return err
 	}
-	if cmd.Policy.Echo && cmd.Protected() {
+	switch {
+	case !cmd.Protected():
+		httpapi.SetAdvice(c, lookUp+" you send it again")
+	case cmd.Policy.Echo:
 		c.Response().Header().Set(cmd.Policy.Headers[0], cmd.Sent)
 	}
 	body, err := httpapi.Body(c)
