@@ -9,3 +9,9 @@ import _ "embed"
 //
 //go:embed errors.md
 var Errors []byte
+
+// Specification is reference/idempotency-key.md: what an idempotency key is, as the
+// standard draft asks a server to publish it.
+//
+//go:embed reference/idempotency-key.md
+var Specification []byte

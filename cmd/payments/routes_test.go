@@ -342,6 +342,7 @@ var merchantsRoutes = map[string]route{
 	"GET /docs":                       {open: true, ask: page("/docs"), own: 200},
 	"GET /docs/assets/:file":          {open: true, ask: page("/docs/assets/unheard-of"), own: 404},
 	"GET /docs/errors":                {open: true, ask: page("/docs/errors"), own: 200},
+	"GET /docs/idempotency":           {open: true, ask: page("/docs/idempotency"), own: 200},
 	"GET /docs/errors/:code":          {open: true, ask: page("/docs/errors/INVALID_AMOUNT"), own: 200},
 }
 
@@ -509,6 +510,7 @@ func operatorsRoutes(o, other owned) map[string]operatorsRoute {
 		"GET /docs":                {true, call{"/docs", ""}, 200},
 		"GET /docs/assets/:file":   {true, call{"/docs/assets/unheard-of", ""}, 404},
 		"GET /docs/errors":         {true, call{"/docs/errors", ""}, 200},
+		"GET /docs/idempotency":    {true, call{"/docs/idempotency", ""}, 200},
 		"GET /docs/errors/:code":   {true, call{"/docs/errors/INVALID_AMOUNT", ""}, 200},
 	}
 	for _, name := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {

@@ -1,5 +1,6 @@
 // Package apidocs serves what a caller reads: the API's document, the reference
-// page that is made of it, and a page for each error code.
+// page that is made of it, a page for each error code, and the specification of
+// idempotency keys.
 //
 // Everything comes out of this binary, and a Content-Security-Policy on each page
 // tells the browser to fetch nothing from anywhere else: a page that is read beside
@@ -20,7 +21,7 @@ import (
 )
 
 // The paths, which pages also name to each other. Those of the errors are below
-// apierr.DocPath.
+// apierr.DocPath, and the specification's is apierr.SpecificationPath.
 const (
 	documentPath  = "/openapi.yaml"
 	referencePath = "/docs"
@@ -35,9 +36,10 @@ func Serves(route string) bool {
 
 // site is everything there is to serve, ready to be written out.
 type site struct {
-	document, reference, errorIndex *file
-	errorPages                      map[string]*file // by code
-	assets                          map[string]*file // by name, which has a hash in it
+	document, reference, errorIndex, specification *file
+
+	errorPages map[string]*file // by code
+	assets     map[string]*file // by name, which has a hash in it
 }
 
 // built makes the site for the first who asks: starting the program need not wait
@@ -54,6 +56,9 @@ var built = sync.OnceValues(func() (*site, error) {
 		return nil, err
 	}
 	if err := s.addErrorPages(docs.Errors, style); err != nil {
+		return nil, err
+	}
+	if err := s.addSpecification(docs.Specification, style); err != nil {
 		return nil, err
 	}
 	return s, s.addReference()

@@ -77,7 +77,7 @@ func all(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	paths := []string{documentPath, referencePath, errorIndexPath}
+	paths := []string{documentPath, referencePath, errorIndexPath, apierr.SpecificationPath}
 	for name := range s.assets {
 		paths = append(paths, assetsPath+name)
 	}
@@ -217,19 +217,73 @@ func TestPagesLeadSomewhere(t *testing.T) {
 			continue
 		}
 		for _, m := range regexp.MustCompile(`(?:href|src)="([^"]*)"`).FindAllStringSubmatch(string(a.body), -1) {
-			switch file, isOurs := strings.CutPrefix(m[1], repository); {
-			case m[1] == "data:,": // no icon, and no request for one
+			link, _, _ := strings.Cut(m[1], "#") // the tests of docs look at the headings
+			switch file, isOurs := strings.CutPrefix(link, repository); {
+			case link == "data:,": // no icon, and no request for one
 			case isOurs:
-				if _, err := os.Stat("../../docs/" + file); err != nil {
+				if _, err := os.Stat("../../" + file); err != nil {
 					t.Errorf("%s leads to %s: %v", path, m[1], err)
 				}
 			case strings.Contains(m[1], "://"):
 				t.Errorf("%s leads to %s", path, m[1])
 			default:
-				if status := get(t, m[1]).status; status != http.StatusOK {
+				if status := get(t, link).status; status != http.StatusOK {
 					t.Errorf("%s leads to %s, which answers %d", path, m[1], status)
 				}
 			}
+		}
+	}
+}
+
+// TestI12PublishedSpecificationStatesFormatScopeAndTimeAndLeadsSomewhere: the draft
+// standard leaves them to the server, and asks it to publish what it has decided. Where
+// each link of the page leads is in TestPagesLeadSomewhere; that its numbers are those of
+// the code, in internal/transactions.
+func TestI12PublishedSpecificationStatesFormatScopeAndTimeAndLeadsSomewhere(t *testing.T) {
+	t.Parallel()
+	problem := apierr.New(apierr.MissingParameters, "m").AboutKey("Idempotency-Key is missing")
+	var told struct{ Type string }
+	if err := json.Unmarshal(problem.In(apierr.Problem, "r"), &told); err != nil {
+		t.Fatal(err)
+	}
+	a := get(t, told.Type)
+	if a.status != http.StatusOK || a.header.Get("Content-Type") != "text/html; charset=utf-8" {
+		t.Fatalf("%s, the type of a problem with a key, answers %d, %s", told.Type, a.status, a.header.Get("Content-Type"))
+	}
+	if link := "<" + told.Type + ">; "; !strings.HasPrefix(apierr.Problem.Link(), link) {
+		t.Errorf("problems have the Link %s, which does not lead to %s", apierr.Problem.Link(), told.Type)
+	}
+	page := readable(a.body)
+	for what, words := range map[string][]string{
+		"its title":   {"Idempotency keys", "draft-ietf-httpapi-idempotency-key-header"},
+		"the format":  {"Syntax", "RFC 9651", `Idempotency-Key: "8e03978e-40d5-43dd-bc93-6894a57f9324"`, "1 to 255"},
+		"the scope":   {"What a key is unique for", "For your account and a mode.", "For one request"},
+		"the time":    {"How long a key lives", "24 h", "--retention"},
+		"fingerprint": {"How two requests are compared"},
+		"concurrency": {"Two at once", "409"},
+		"the errors":  {"application/problem+json", "400", "422", "Idempotency-Key is already used"},
+		"the routes":  {"POST /v1/payments", "/capture", "/cancel", "/refund", "/cancel-or-refund"},
+	} {
+		for _, w := range words {
+			if !strings.Contains(page, w) {
+				t.Errorf("the page does not state %s: it has no %q", what, w)
+			}
+		}
+	}
+	if index := string(get(t, errorIndexPath).body); !strings.Contains(index, `href="`+apierr.SpecificationPath+`"`) {
+		t.Error("the page of all errors does not lead to it")
+	}
+}
+
+func TestLinksLeadToWhatIsServedWhereItIs(t *testing.T) {
+	t.Parallel()
+	for link, want := range map[string]string{
+		"../errors.md": "/docs/errors", "../errors.md#invalid_amount": "/docs/errors/INVALID_AMOUNT", "../../api/openapi.yaml": "/openapi.yaml",
+		"#syntax": "/docs/idempotency#syntax", "idempotency-key.md": "/docs/idempotency", "https://example.com/#a": "https://example.com/#a",
+		"limits.md": repository + "docs/reference/limits.md", "../concepts/idempotency.md#leases": repository + "docs/concepts/idempotency.md#leases",
+	} {
+		if got := (served{specificationFile}).at(link); got != want {
+			t.Errorf("%s in %s leads to %s, want %s", link, specificationFile, got, want)
 		}
 	}
 }

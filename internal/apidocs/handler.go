@@ -12,14 +12,15 @@ import (
 	"github.com/oncepay/oncepay/internal/apierr"
 )
 
-// Mount adds the document, the reference and the error pages. They need no
-// credentials: they say nothing that is not in the repository. An error's doc_url
-// leads to the listener that answered with it, so each listener needs them.
+// Mount adds the document, the reference, the error pages and the specification. They
+// need no credentials: they say nothing that is not in the repository. An error's
+// doc_url leads to the listener that answered with it, so each listener needs them.
 func Mount(e *echo.Echo) {
 	e.GET(documentPath, serve(func(s *site, _ echo.Context) *file { return s.document }))
 	e.GET(referencePath, serve(func(s *site, _ echo.Context) *file { return s.reference }))
 	e.GET(assetsPath+":file", serve(func(s *site, c echo.Context) *file { return s.assets[c.Param("file")] }))
 	e.GET(errorIndexPath, serve(func(s *site, _ echo.Context) *file { return s.errorIndex }))
+	e.GET(apierr.SpecificationPath, serve(func(s *site, _ echo.Context) *file { return s.specification }))
 	e.GET(apierr.DocPath(":code"), serve(func(s *site, c echo.Context) *file { return s.errorPages[c.Param("code")] }))
 }
 

@@ -5,6 +5,8 @@ import (
 	_ "embed"
 	"encoding/json"
 	"html/template"
+
+	"github.com/oncepay/oncepay/internal/apierr"
 )
 
 // scalar is the reference page's program; scalar/README.md says whose it is.
@@ -67,6 +69,7 @@ func (s *site) addReference() error {
 	var b bytes.Buffer
 	if err := page.Execute(&b, map[string]string{
 		"Program": program, "Configuration": string(configuration), "Document": documentPath, "Errors": errorIndexPath,
+		"Specification": apierr.SpecificationPath,
 	}); err != nil {
 		return err
 	}

@@ -309,7 +309,7 @@ func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e
 	if err != nil {
 		return r.describe(Answer{}), unavailable(err)
 	}
-	return r.tellStored(o, found, apierr.New(apierr.ProviderError, "the outcome is not known yet; "+retrySame).Retry(retryInProcess))
+	return r.tellStored(o, found)
 }
 
 // told is what the caller hears of what is saved: the very bytes that a retry will
@@ -329,16 +329,15 @@ func (r *run) told(stored *answer, toldErr *apierr.Error) (Answer, error) {
 }
 
 // tellStored answers a holder that was fenced out from what is stored: by
-// transaction, never by nonce, so it cannot be another life's answer. open is what
-// it is told where nothing is stored yet.
-func (r *run) tellStored(o outcome, found bool, open *apierr.Error) (Answer, error) {
+// transaction, never by nonce, so it cannot be another life's answer.
+func (r *run) tellStored(o outcome, found bool) (Answer, error) {
 	switch {
 	case found && o.ResponseStatus != nil:
 		return r.describe(Answer{Status: *o.ResponseStatus, Body: o.ResponseBody}), nil
 	case found && o.Released:
 		return r.describe(Answer{}), apierr.New(apierr.ProviderUnavailable, "the provider charged nothing; "+retrySame).Retry(retryInProcess)
 	}
-	return r.describe(Answer{}), open
+	return r.describe(Answer{}), apierr.New(apierr.ProviderError, "the outcome is not known yet; "+retrySame).Retry(retryInProcess)
 }
 
 // leave ends this holder's work without an outcome. Nothing is told that could be
@@ -375,7 +374,7 @@ func (s *Service) leave(ctx context.Context, r *run, result providers.Result) (A
 	}
 	s.observe(ctx, r, result)
 	o, found, err := s.store.outcome(ctx, r.tx.AccountID, r.tx.ID)
-	return r.tellStored(o, found && err == nil, told)
+	return r.tellStored(o, found && err == nil)
 }
 
 // unresolved is what the caller of an unresolved attempt is told.
