@@ -382,7 +382,7 @@ func (r *run) unresolved(result providers.Result) *apierr.Error {
 	switch {
 	case result.Outcome == providers.NotFound || result.Outcome == providers.Voided:
 		wait := r.tx.proofMoment().Sub(r.now())
-		return apierr.New(apierr.RequestInProcess, "the provider does not know this payment yet and may still receive it; "+retrySame).Retry(secondsUntil(wait))
+		return apierr.New(apierr.RequestInProcess, "the provider does not know this payment yet and may still receive it; "+retrySame).AboutKey(idem.TitleInFlight).Retry(secondsUntil(wait))
 	case result.TimedOut:
 		return apierr.New(apierr.RequestTimeout, "the provider did not answer in time, the outcome is not known; "+r.findOut()).Retry(retryInProcess)
 	}
