@@ -150,10 +150,10 @@ func wasValid(res *http.Response, body []byte) bool {
 }
 
 // mayBeSilentReplay reports whether an answer may be the first one of another body
-// without saying so: a policy that reads Idempotency-Key in live mode alone marks
-// nothing. It keeps errors, too.
+// without saying so: a policy that reads keys in live mode alone marks nothing, and
+// keeps errors, too; what it has answered is told so under another policy as well.
 func mayBeSilentReplay(req *http.Request, res *http.Response) bool {
-	return (res.StatusCode < 300 || res.StatusCode >= 500) && req.Header.Get("Idempotency-Key") != "" && strings.HasPrefix(req.Header.Get("public-api-key"), "prod_")
+	return (res.StatusCode < 300 || res.StatusCode >= 500) && (req.Header.Get("Idempotency-Key") != "" || req.Header.Get("X-Idempotency-Key") != "") && strings.HasPrefix(req.Header.Get("public-api-key"), "prod_")
 }
 
 // isUnrouted reports whether the answer is one that no operation gives. A listener
