@@ -115,7 +115,7 @@ func (c *campaign) excused() map[string]string {
 }
 
 // ownOracles are those that ask the running API, and not its database.
-var ownOracles = []string{"answered", "acknowledged-found", "invariants", "forgery-refused", "clean-log", "kept-running", "as-documented"}
+var ownOracles = []string{"answered", "acknowledged-found", lookUpTrue, "invariants", "forgery-refused", "clean-log", "kept-running", "as-documented"}
 
 // tell writes the result wherever it was asked for.
 func (c *campaign) tell(r report.Result) error {
@@ -213,9 +213,22 @@ func (c *campaign) enough(elapsed time.Duration) bool {
 	return false
 }
 
+// everyPolicy deals the policies to the rounds.
+const everyPolicy = "all"
+
+// policyOf is the policy of a seed's round. Each four rounds have all of them, and in the
+// long run each has every stage that there is.
+func (c *campaign) policyOf(seed int64) record.Policy {
+	if p, one := record.PolicyNamed(c.Policy); one {
+		return p
+	}
+	n := uint64(seed - 1) // seeds begin with 1
+	return record.Policies[(n+n/4+n/8)%uint64(len(record.Policies))]
+}
+
 // oneRound plays one seed. What the stage is like depends on the seed alone.
 func (c *campaign) oneRound(ctx context.Context, g *ground, binary string, seed int64) error {
-	o := set{seed: seed, binary: binary, instances: 2, progress: func(format string, args ...any) {
+	o := set{seed: seed, policy: c.policyOf(seed), binary: binary, instances: 2, progress: func(format string, args ...any) {
 		c.say("seed %d: %s", seed, fmt.Sprintf(format, args...))
 	}}
 	o.wild = seed%2 == 1
@@ -250,8 +263,8 @@ func (c *campaign) oneRound(ctx context.Context, g *ground, binary string, seed 
 		return err
 	}
 	f := out.figures
-	c.say("seed %d: %d operations, %d nonces, %d charges, %d captures, %d cancellations, %d refunds, %d callbacks; %d double, %d lost, %d leaked, %d violations, %.0fs",
-		seed, out.operations, f.Nonces, f.Charges, f.Captures, f.Cancellations, f.Refunds, f.Callbacks,
+	c.say("seed %d, %s: %d operations, %d nonces, %d replays, %d errors kept (%d of them charged), %d charges, %d captures, %d cancellations, %d refunds, %d callbacks; %d double, %d lost, %d leaked, %d violations, %.0fs",
+		seed, out.policy, out.operations, f.Nonces, f.Replays, f.KeptErrors, f.KeptCharged, f.Charges, f.Captures, f.Cancellations, f.Refunds, f.Callbacks,
 		f.DoubleCharges+f.DoubleCaptures+f.DoubleRefunds, f.Lost, f.Leaked, len(out.violations), out.took.Seconds())
 	if n := out.figures.Shown; n > 0 {
 		c.say("seed %d: %d replays, told by a primary that was lost, are told otherwise since", seed, n)
@@ -289,7 +302,7 @@ func (c *campaign) keepLog(seed int64, out outcome) error {
 // sum adds the rounds so far up. It wants mu held.
 func (c *campaign) sum(r *report.Result) {
 	slices.SortFunc(c.outcomes, func(a, b outcome) int { return int(a.seed - b.seed) })
-	r.Faults = map[string]int{}
+	r.Faults, r.Policies = map[string]int{}, c.underEach()
 	points := map[faultpoint.Point]tally{}
 	var recovered []time.Duration
 	for _, o := range c.outcomes {
@@ -333,6 +346,30 @@ func (c *campaign) sum(r *report.Result) {
 	}
 }
 
+// underEach is what the rounds so far came to, by their policies. It wants mu held.
+func (c *campaign) underEach() []report.Policy {
+	var all []report.Policy
+	for _, p := range record.Policies {
+		sum := report.Policy{Name: p.Name}
+		for _, o := range c.outcomes {
+			if o.policy != p.Name {
+				continue
+			}
+			sum.Rounds++
+			sum.Nonces += o.figures.Nonces
+			sum.Charges += o.figures.Charges
+			sum.Replays += o.figures.Replays
+			sum.KeptErrors += o.figures.KeptErrors
+			sum.KeptCharged += o.figures.KeptCharged
+			sum.Violations += len(o.violations)
+		}
+		if sum.Rounds > 0 {
+			all = append(all, sum)
+		}
+	}
+	return all
+}
+
 // kinds are all faults that there are.
 func kinds() []string {
 	all := map[string]bool{}
@@ -372,7 +409,7 @@ func kinds() []string {
 // build builds the product with its fault points, and no defect.
 func (c *campaign) build(ctx context.Context, dir string) (string, error) {
 	c.say("building the product with its fault points")
-	return mutants.Build(ctx, c.root, dir, mutants.Mutant{Name: "faultpoints"})
+	return mutants.Build(ctx, c.root, dir, mutants.Product())
 }
 
 func commit(ctx context.Context, root string) string {

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/transactions"
 	"github.com/oncepay/oncepay/test/faults/record"
 	"github.com/oncepay/oncepay/test/harness"
 )
@@ -47,12 +48,12 @@ var errStarting = errors.New("the instance is starting")
 // merchant.
 type clients struct {
 	mu   sync.Mutex
-	by   map[string]*backend
-	seen documented
+	by   map[string]*harness.Client
+	seen harness.Notes
 }
 
 // client is the merchant's, for an instance; nil while that starts.
-func (s *stage) client(i *instance, merchant int) *backend {
+func (s *stage) client(i *instance, merchant int) *harness.Client {
 	u, _ := i.addresses()
 	if u == "" {
 		return nil
@@ -60,15 +61,15 @@ func (s *stage) client(i *instance, merchant int) *backend {
 	s.clients.mu.Lock()
 	defer s.clients.mu.Unlock()
 	if s.clients.by == nil {
-		s.clients.by = map[string]*backend{}
+		s.clients.by = map[string]*harness.Client{}
 	}
 	key := fmt.Sprint(i.name, merchant)
 	c := s.clients.by[key]
 	if c == nil {
-		c = newBackend(u, s.merchants[merchant], &s.clients.seen)
+		c = harness.NewClient(u, s.merchants[merchant]).NotingTo(&s.clients.seen)
 		s.clients.by[key] = c
 	}
-	c.moveTo(u)
+	c.MoveTo(u)
 	return c
 }
 
@@ -99,26 +100,42 @@ func (s *stage) pay(ctx context.Context, a ask) (record.Op, harness.Answer) {
 		ctx, cancel = context.WithTimeout(ctx, a.patience)
 		defer cancel()
 	}
-	path, body := o.request(op.Account, a.value)
-	answer := c.post(ctx, path, o.nonce, body)
-	op.End = s.rec.Now()
-	switch {
-	case answer.Err != nil:
+	path, body := o.request(s.merchants[o.merchant], a.value)
+	answer := c.Post(ctx, path, s.policy.Key(o.nonce), body)
+	op.End, op.OtherBody = s.rec.Now(), a.value != amount
+	if answer.Err == nil {
+		s.hear(ctx, o, &op, answer)
+	} else {
 		op.Failed = true
-		if a.patience > 0 && ctx.Err() != nil {
-			s.faults.note(o.nonce, "client: hung up")
-			if a.patience <= quickPatience {
-				s.faults.hangUp(o)
-			}
-		}
-	case answer.Status == http.StatusOK || answer.Status == http.StatusCreated:
-		op.Status, op.Body, op.Replayed = answer.Status, answer.Body, answer.Replayed()
-		s.endAfterAnswer(ctx, o)
-	default:
-		op.Status, op.Code = answer.Status, answer.Code()
+		s.noteHangUp(ctx, a)
 	}
 	s.rec.Add(op)
 	return op, answer
+}
+
+// hear takes down what a request was told.
+func (s *stage) hear(ctx context.Context, o *order, op *record.Op, answer harness.Answer) {
+	op.Status, op.Replayed, op.ContentType = answer.Status, s.policy.Replays(answer.Header), answer.Header.Get("Content-Type")
+	if op.Told() {
+		op.Body = answer.Body
+		s.endAfterAnswer(ctx, o)
+		return
+	}
+	op.Code, op.ComeBack = answer.Code(), answer.Header.Get("Retry-After") != ""
+	if s.policy.Keeps(*op) {
+		op.Body = answer.Body
+	}
+}
+
+// noteHangUp counts it if it was the client whose patience ended.
+func (s *stage) noteHangUp(ctx context.Context, a ask) {
+	if a.patience == 0 || ctx.Err() == nil {
+		return
+	}
+	s.faults.note(a.order.nonce, "client: hung up")
+	if a.patience <= quickPatience {
+		s.faults.hangUp(a.order)
+	}
 }
 
 // endAfterAnswer kills PostgreSQL, once, if that is what befalls the order now that it
@@ -143,7 +160,8 @@ func (s *stage) via(o *order, n int) *instance {
 }
 
 // payUntilAnswered is what a merchant's backend does: it asks again, in its
-// manner, until it has an answer. It reports whether it got one.
+// manner, until it has an answer. It reports whether it got one. An error that its
+// policy keeps is one: asking again gets nothing else, so it finds out what is behind it.
 func (s *stage) payUntilAnswered(ctx context.Context, o *order) bool {
 	if o.manner.storm > 0 {
 		s.storm(ctx, o)
@@ -159,11 +177,13 @@ func (s *stage) payUntilAnswered(ctx context.Context, o *order) bool {
 			a.patience = o.manner.hangUps[n]
 		}
 		op, answer := s.pay(ctx, a)
-		if op.Told() {
+		switch {
+		case op.Told():
 			o.paid = readOutcome(op.Body)
 			return true
-		}
-		if refusedForGood(op) {
+		case s.policy.Keeps(op):
+			return s.findOut(ctx, o)
+		case s.refusedForGood(op):
 			return true
 		}
 		pause := restPause
@@ -184,10 +204,32 @@ func (s *stage) payUntilAnswered(ctx context.Context, o *order) bool {
 }
 
 // refusedForGood says whether an action was told that its payment does not allow it. A
-// request that the provider refused may be repeated.
-func refusedForGood(op record.Op) bool {
+// request that the provider refused may be repeated, unless that is its answer.
+func (s *stage) refusedForGood(op record.Op) bool {
 	return op.Kind == record.Act && (op.Status == http.StatusBadRequest || op.Status == http.StatusNotFound) &&
-		op.Code != string(apierr.InvalidRequest)
+		(s.policy.KeepsErrors || op.Code != string(apierr.InvalidRequest))
+}
+
+// findOut looks the order's nonce up until its transaction has ended, or is for the
+// provider to decide, and takes what it finds for what the order came to: so does a
+// merchant whose nonce answers an error. It reports whether there was an end. An order
+// that a person decides about is not waited for.
+func (s *stage) findOut(ctx context.Context, o *order) bool {
+	for ctx.Err() == nil {
+		life, found, err := s.look(ctx, o)
+		switch status := transactions.Status(life.Transaction.Status); {
+		case err != nil:
+		case !found, o.story == person && !status.Terminal():
+			return true // the life may have ended meanwhile
+		case status.Terminal(), status == transactions.Pending:
+			o.paid = outcomeOf{payment: life.PaymentID, transaction: life.Transaction.ID, status: life.Transaction.Status}
+			if o.deed != nil || status.Terminal() || s.readDecision(ctx, o) {
+				return true
+			}
+		}
+		rest(ctx, 4*restPause)
+	}
+	return false
 }
 
 // stayAway rests for that long, or until all faults have ended: a merchant who is still
@@ -236,7 +278,10 @@ func (s *stage) look(ctx context.Context, o *order) (newest harness.Life, found 
 	op.End = s.rec.Now()
 	if len(lives) > 0 {
 		newest = lives[0]
-		op.Answered, op.Payment = newest.KeyState == "answered", newest.PaymentID
+		op.Payment = newest.PaymentID
+		if newest.AnswerStatus != nil {
+			op.Answered, op.AnswerStatus = true, *newest.AnswerStatus
+		}
 		if o.deed != nil {
 			op.Payment = newest.Transaction.ID
 		}
@@ -258,14 +303,15 @@ func (s *stage) ageOnce(ctx context.Context, o *order) error {
 	}
 	defer conn.Release()
 	op := record.Op{Account: s.merchants[o.merchant].AccountID, Nonce: o.nonce, Order: o.id, Kind: record.Age, Start: s.rec.Now()}
-	rows, _ := conn.Query(ctx, `UPDATE idempotency_keys SET created_at = created_at - $3::interval, expires_at = expires_at - $3::interval
-		WHERE account_id = $1::uuid AND key_id = $2 RETURNING response_status IS NOT NULL`, op.Account, o.nonce, ageBy)
-	answered, err := pgx.CollectRows(rows, pgx.RowTo[bool])
+	rows, _ := conn.Query(ctx, `UPDATE idempotency_keys k SET created_at = k.created_at - $3::interval, expires_at = k.expires_at - $3::interval
+		FROM transactions t WHERE k.account_id = $1::uuid AND k.key_id = $2 AND t.account_id = k.account_id AND t.id = k.transaction_id
+		RETURNING k.response_status IS NOT NULL AS answered, t.lease_until IS NOT NULL AS unresolved`, op.Account, o.nonce, ageBy)
+	aged, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Answered, Unresolved bool }])
 	op.End, op.Failed = s.rec.Now(), err != nil // then it may have happened all the same
-	if err == nil && len(answered) == 0 {
+	if err == nil && len(aged) == 0 {
 		return nil // the nonce has no life
 	}
-	op.AnsweredBefore = err != nil || answered[0]
+	op.AnsweredBefore, op.Unresolved = err != nil || aged[0].Answered, err == nil && aged[0].Unresolved
 	s.rec.Add(op)
 	s.faults.note("", "time: a nonce aged by "+ageBy)
 	return err
@@ -280,7 +326,9 @@ func (s *stage) resolve(ctx context.Context, o *order) {
 			rest(ctx, restPause)
 			continue
 		}
-		if !found || life.KeyState == "answered" || life.KeyState == "released" || life.KeyState == "expired" {
+		// An error that is kept as the answer does not say that anything was decided.
+		answered := life.KeyState == "answered" && (!s.policy.KeepsErrors || transactions.Status(life.Transaction.Status).Terminal())
+		if !found || answered || life.KeyState == "released" || life.KeyState == "expired" {
 			return
 		}
 		booked, err := harness.Ledger{URL: s.bankURL}.Of(ctx, o.id)

@@ -119,7 +119,9 @@ func (m *mortal) ballast(ctx context.Context, d time.Duration, push func(context
 	if err != nil {
 		return false, fmt.Errorf("fill the disk: %w", err)
 	}
-	defer func() { err = errors.Join(err, f.Close(), os.Remove(path)) }()
+	// Truncated first: a process that is just being started may have the file open still,
+	// and would keep its room.
+	defer func() { err = errors.Join(err, f.Truncate(0), f.Close(), os.Remove(path)) }()
 	limit, cancel := context.WithCancel(ctx)
 	var pushing sync.WaitGroup
 	defer pushing.Wait()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/oncepay/oncepay/internal/faultpoint"
 	"github.com/oncepay/oncepay/test/faults/mutants"
+	"github.com/oncepay/oncepay/test/faults/record"
 	"github.com/oncepay/oncepay/test/harness"
 )
 
@@ -48,20 +49,69 @@ func TestSeedDrawsTheSameOrdersAndFaults(t *testing.T) {
 }
 
 func TestEveryPointIsKilledAtInOneOfTwoRounds(t *testing.T) {
-	kills := map[faultpoint.Point]int{}
-	for _, wild := range []bool{true, false} {
-		s := &stage{set: set{seed: 1, wild: wild}}
-		for _, o := range s.drawOrders(0) {
-			for _, p := range o.steps {
-				if p.step.die {
-					kills[p.at]++
+	for _, policy := range record.Policies {
+		kills := map[faultpoint.Point]int{}
+		for _, wild := range []bool{true, false} {
+			s := &stage{set: set{seed: 1, policy: policy, wild: wild}}
+			for _, o := range s.drawOrders(0) {
+				for _, p := range o.steps {
+					if p.step.die {
+						kills[p.at]++
+					}
 				}
 			}
 		}
+		for _, p := range faultpoint.Points {
+			if kills[p] < 2 {
+				t.Errorf("%s, under %s: %d kills are planned, not one alone and one to be followed by another", p, policy.Name, kills[p])
+			}
+		}
 	}
-	for _, p := range faultpoint.Points {
-		if kills[p] < 2 {
-			t.Errorf("%s: %d kills are planned, not one alone and one to be followed by another", p, kills[p])
+}
+
+func TestPoliciesAreDealtToAllRounds(t *testing.T) {
+	c := &campaign{options: options{Policy: everyPolicy}}
+	type stages struct {
+		policy string
+		kind   int64 // what the stage is like repeats with eight seeds
+	}
+	dealt := map[stages]int{}
+	for seed := int64(1); seed <= 128; seed++ {
+		dealt[stages{c.policyOf(seed).Name, seed % 8}]++
+	}
+	for _, p := range record.Policies {
+		for kind := range int64(8) {
+			if n := dealt[stages{p.Name, kind}]; n != 4 {
+				t.Errorf("of 16 rounds like seed %d, %d are under %s", kind, n, p.Name)
+			}
+		}
+	}
+	for first := int64(1); first < 100; first += 4 {
+		seen := map[string]bool{}
+		for seed := first; seed < first+4; seed++ {
+			seen[c.policyOf(seed).Name] = true
+		}
+		if len(seen) != len(record.Policies) {
+			t.Errorf("seeds %d to %d have the policies %v", first, first+3, seen)
+		}
+	}
+	c.Policy = "ietf"
+	if got := c.policyOf(1).Name; got != "ietf" {
+		t.Errorf("where ietf was asked for, it is %s", got)
+	}
+}
+
+func TestNothingIsDoneWithPaymentsWhoseActionsAreUnprotected(t *testing.T) {
+	for _, policy := range record.Policies {
+		for seed := int64(1); seed <= 2; seed++ {
+			s := &stage{set: set{seed: seed, policy: policy, wild: seed%2 == 1}}
+			n := 0
+			for _, o := range s.drawOrders(50) {
+				n += len(o.after)
+			}
+			if (n > 0) == policy.CreatesOnly {
+				t.Errorf("under %s, %d groups of actions are drawn", policy.Name, n)
+			}
 		}
 	}
 }

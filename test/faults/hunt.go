@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/oncepay/oncepay/test/faults/mutants"
+	"github.com/oncepay/oncepay/test/faults/record"
 	"github.com/oncepay/oncepay/test/faults/report"
 )
 
@@ -38,6 +39,7 @@ var prey = map[string]string{
 	"refund-not-reserved":          "two refunds that are too much together",
 	"callback-unchecked":           "called back twice",
 	"payment-not-locked":           "a capture that begins while another one ends",
+	"answered-not-recovered":       keptErrorScene,
 }
 
 // mutantClock is how far ahead the second instance's clock is, for the mutant that
@@ -160,6 +162,7 @@ func (c *campaign) huntOne(ctx context.Context, g *ground, o set, m mutants.Muta
 func performOn(ctx context.Context, g *ground, o set, sc scene) (out outcome, played, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sceneLimit)
 	defer cancel()
+	o.policy, _ = record.PolicyNamed(policies[sc.name])
 	o.instances, o.env, o.progress = 2, map[string][]string{instancePrefix + "2": {mutantClock}}, func(string, ...any) {}
 	if sc.needsStandby() {
 		o.mortal, o.standby = true, synchronous

@@ -28,6 +28,7 @@ type options struct {
 	Parallel  int           `default:"4" help:"Rounds, or scenes, that run side by side (default ${default})."`
 	Orders    int           `default:"80" help:"Orders of a round beyond those that each round has (default ${default})."`
 	AtLeast   int           `help:"Fail if a kind of fault came up less often than this, or a crash point killed nobody, or nobody twice in a row; for that, go on for up to twice the duration."`
+	Policy    string        `default:"all" enum:"all,yuno,novu,fyno,ietf" help:"The merchants' idempotency policy: yuno, novu, fyno, ietf, or all, a round each by turns (default ${default})."`
 	Mutants   bool          `help:"Hunt the mutants instead: each deliberate defect must be caught, and the product must come through the same scenes."`
 	PgBouncer bool          `name:"pgbouncer" help:"Instances reach the database through PgBouncer in transaction mode, as a role that can do no more than it must."`
 	Forgetful bool          `help:"A control, which has to fail: in every round PostgreSQL ends, and it runs with synchronous_commit off, so that it forgets what it has acknowledged."`

@@ -15,8 +15,8 @@ import (
 // kill, every fault and every manner of a client comes up in every round; the
 // rest mix them, in what time is left.
 
-// The turns of a round: those with a long way to where something befalls them begin
-// first, and those that are there for good measure last. Where a machine is slow, a
+// The turns of a round: those with a long way to where something befalls them, or that
+// few rounds have, begin first, and those that are there for good measure last. Where a machine is slow, a
 // round is over before its last orders have begun.
 const (
 	early       = -1
@@ -140,6 +140,7 @@ func (p *press) lead(o *order, point faultpoint.Point) {
 	case faultpoint.ResumeBefore, faultpoint.ResumeAfter:
 		o.charges = acts(pspproxy.ErrorBefore)
 		o.manner.atOnce = true
+		p.outlive(o)
 	case faultpoint.ObserveBefore:
 		// It stands still beyond its lease when it has its outcome, and comes back
 		// fenced out.
@@ -161,6 +162,17 @@ func (p *press) lead(o *order, point faultpoint.Point) {
 		o.says, o.turn = "sandbox:pending-then-approve=1s", early
 	default: // on everybody's way
 	}
+}
+
+// outlive lets the order's client outlive its first request, where an error would be the
+// nonce's answer and nobody would resume: that request stands still beyond its lease
+// before it tells the error, and the client's next one comes before recovery does.
+func (p *press) outlive(o *order) {
+	if !p.s.policy.KeepsErrors {
+		return
+	}
+	o.steps = append(o.steps, planned{at: faultpoint.SendAfter, step: step{slow: lease + 2*time.Second}})
+	o.manner.hangUps, o.turn = []time.Duration{time.Second}, early
 }
 
 // needsPerson makes an order that nobody but a person can settle.
@@ -192,11 +204,20 @@ func (p *press) freezes() {
 // attemptsTried is how many attempts at the provider each fault is tried at.
 const attemptsTried = 3
 
+// attempts is at how many attempts each fault is tried in this round. Where an error is
+// the nonce's answer, the first attempt is most often the only one.
+func (p *press) attempts() int {
+	if p.s.policy.KeepsErrors {
+		return 1
+	}
+	return attemptsTried
+}
+
 // providers: every fault at every attempt. What comes before it leaves the outcome
 // open and books nothing, so that the next attempt sends again.
 func (p *press) providers() {
 	for _, f := range pspproxy.Faults {
-		for attempt := range attemptsTried {
+		for attempt := range p.attempts() {
 			o := p.order(fmt.Sprintf("%s, attempt %d", f, attempt+1))
 			o.charges = acts(slices.Repeat([]pspproxy.Fault{pspproxy.ErrorBefore}, attempt)...)
 			o.charges = append(o.charges, p.act(f))
@@ -205,9 +226,10 @@ func (p *press) providers() {
 		for range timesOf(f) {
 			o := p.order(fmt.Sprintf("asked: %s", f))
 			o.charges, o.inquiries = acts(p.oneOf(pspproxy.TimeoutAfter, pspproxy.ErrorAfter)), []pspproxy.Act{p.act(f)}
+			o.turn = early
 		}
 	}
-	for attempt := 1; attempt <= attemptsTried; attempt++ {
+	for attempt := 1; attempt <= p.attempts(); attempt++ {
 		for n := range 2 * attempt { // the later the attempt, the fewer come so far
 			o := p.order(fmt.Sprintf("refused, attempt %d", attempt))
 			o.charges = acts(slices.Repeat([]pspproxy.Fault{pspproxy.ErrorBefore}, attempt-1)...)
@@ -244,7 +266,7 @@ const voidsEach = 4
 // connection that is reused is not always at hand.
 func timesOf(f pspproxy.Fault) int {
 	if f == pspproxy.ReusedClosed {
-		return 3
+		return 4
 	}
 	return 1
 }
@@ -295,7 +317,7 @@ func (p *press) databases() {
 
 // databasesOfActions: the same of what only actions say.
 func (p *press) databasesOfActions() {
-	if p.s.undecidedForever() {
+	if p.s.paymentsAlone() {
 		return
 	}
 	for _, c := range []struct {
@@ -303,7 +325,8 @@ func (p *press) databasesOfActions() {
 		at        faultpoint.Point
 	}{{"begin_action", faultpoint.BeginBefore}, {commitOfSeveral, faultpoint.FinishBefore}} {
 		for _, where := range slices.Repeat([]pgproxy.Point{pgproxy.Asked, pgproxy.Answered}, losesEach+1) {
-			_, a := p.part(fmt.Sprintf("of an action: %s lost", c.statement))
+			o, a := p.part(fmt.Sprintf("of an action: %s lost", c.statement))
+			o.turn = early
 			a.steps = append(a.steps, planned{at: c.at, step: p.s.cut(c.statement, where)})
 		}
 	}

@@ -16,9 +16,23 @@ import (
 // provider's ledger alone tells which of them it has booked.
 
 // undecidedForever says whether an action whose outcome nobody knows stays so until a
-// person decides, because the provider neither recognises its reference nor voids it.
-// Parking it takes longer than a round, so there are no actions where that is so.
-func (s *stage) undecidedForever() bool { return strings.Contains(s.withhold, "idempotent") }
+// person decides, because the provider neither recognises its reference nor voids it; or
+// because it does not void it, and the merchant's retry, which could send it again, gets
+// the first attempt's error. Parking it takes longer than a round, so there are no actions
+// where that is so.
+func (s *stage) undecidedForever() bool {
+	return s.unrecognised() || s.policy.KeepsErrors && strings.Contains(s.withhold, "can_void")
+}
+
+// unrecognised says whether the provider books a reference as often as it is sent.
+func (s *stage) unrecognised() bool { return strings.Contains(s.withhold, "idempotent") }
+
+// paymentsAlone says whether nothing is done with a payment once it is paid. A policy that
+// does not count the nonces of actions leaves them unprotected: who asks a second time
+// refunds a second time, as was asked for. A client that asks but once, and is not
+// answered, knows nothing that an oracle could hold against anybody. So none of them is
+// asked for.
+func (s *stage) paymentsAlone() bool { return s.policy.CreatesOnly || s.undecidedForever() }
 
 // then adds actions that are begun at once, when those before have been answered.
 func (p *press) then(o *order, deeds ...deed) []*order {
@@ -38,7 +52,9 @@ func (p *press) then(o *order, deeds ...deed) []*order {
 		}
 		group = append(group, a)
 	}
-	o.after = append(o.after, group)
+	if !p.s.paymentsAlone() {
+		o.after = append(o.after, group)
+	}
 	return group
 }
 
@@ -65,7 +81,11 @@ const timesPlotted = 2
 
 // plots draws them.
 func (p *press) plots() {
-	if p.s.undecidedForever() {
+	switch {
+	case p.s.unrecognised():
+		return
+	case p.s.paymentsAlone():
+		p.decidedLater()
 		return
 	}
 	for n := range timesPlotted {
@@ -172,8 +192,8 @@ func (p *press) part(about string) (o, action *order) {
 func (p *press) operationsFail() {
 	for _, f := range pspproxy.Faults {
 		for range timesOf(f) {
-			_, a := p.part(fmt.Sprintf("of an action: %s", f))
-			a.charges = []pspproxy.Act{p.act(f)}
+			o, a := p.part(fmt.Sprintf("of an action: %s", f))
+			a.charges, o.turn = []pspproxy.Act{p.act(f)}, early
 		}
 	}
 	for range 2 {
@@ -203,7 +223,7 @@ func (p *press) operationsFail() {
 // the send, or the request alone when it has its outcome, and then finds itself fenced
 // out. They are not where processes are killed.
 func (p *press) zombies() {
-	if p.s.undecidedForever() {
+	if p.s.paymentsAlone() {
 		return
 	}
 	asleep := planned{at: faultpoint.SendBefore, step: freeze(lease + 2*time.Second)}
@@ -225,12 +245,13 @@ var actionPoints = []faultpoint.Point{
 // killActions kills at every other of these points, at the others in the next round: a
 // process that is killed serves nobody else either.
 func (p *press) killActions() {
-	if p.s.undecidedForever() || !p.s.wild {
+	if p.s.paymentsAlone() || !p.s.wild {
 		return
 	}
 	for n, point := range actionPoints {
 		if (int64(n)+p.s.seed/2)%2 == 0 {
-			_, a := p.part(fmt.Sprintf("killed at %s, of an action", point))
+			o, a := p.part(fmt.Sprintf("killed at %s, of an action", point))
+			o.turn = early
 			p.lead(a, point)
 			a.steps = append(a.steps, planned{at: point, step: die()})
 		}
@@ -239,7 +260,7 @@ func (p *press) killActions() {
 
 // furtherMix lets some of the mixed orders go on.
 func (p *press) furtherMix(o *order) {
-	if p.s.undecidedForever() || o.declined || o.story != once || p.rng.IntN(4) == 0 {
+	if p.s.paymentsAlone() || o.declined || o.story != once || p.rng.IntN(4) == 0 {
 		return
 	}
 	var all []*order

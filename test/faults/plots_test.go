@@ -85,9 +85,13 @@ func TestRefusalByThePaymentIsForGoodAndOneByTheProviderIsNot(t *testing.T) {
 		{Kind: record.Act, Status: 503, Code: "PROVIDER_UNAVAILABLE"}:   false,
 		{Kind: record.Act, Status: 422, Code: "IDEMPOTENCY_KEY_REUSED"}: false,
 	} {
-		if refusedForGood(*op) != want {
+		if new(stage).refusedForGood(*op) != want {
 			t.Errorf("%+v is for good: %t", op, !want)
 		}
+	}
+	keeps := &stage{set: set{policy: record.Policy{KeepsErrors: true}}}
+	if !keeps.refusedForGood(record.Op{Kind: record.Act, Status: 400}) {
+		t.Error("an action's refusal is not for good where it is kept")
 	}
 }
 

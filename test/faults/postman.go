@@ -35,6 +35,9 @@ const lateCallback = 2500 * time.Millisecond
 // callbackLimit bounds one delivery; the sandbox gives up after ten seconds.
 const callbackLimit = 8 * time.Second
 
+// letterBytes bounds a callback, and what is answered to one.
+const letterBytes = 1 << 20
+
 // postman is the provider's way back to the instances: the address that callbacks are
 // sent to, whichever instance is alive.
 type postman struct {
@@ -79,7 +82,7 @@ type letter struct {
 
 // ServeHTTP takes a callback, and does to it what befalls it.
 func (p *postman) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, answerBytes))
+	body, err := io.ReadAll(io.LimitReader(r.Body, letterBytes))
 	if err != nil {
 		return
 	}
@@ -145,7 +148,7 @@ func (p *postman) deliver(i *instance, l letter) int {
 		return http.StatusBadGateway
 	}
 	defer res.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, answerBytes)) // so that the connection is used again
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, letterBytes)) // so that the connection is used again
 	return res.StatusCode
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/oncepay/oncepay/internal/faultpoint"
+	"github.com/oncepay/oncepay/internal/transactions"
 	"github.com/oncepay/oncepay/test/faults/oracle"
 	"github.com/oncepay/oncepay/test/faults/record"
 	"github.com/oncepay/oncepay/test/harness"
@@ -23,6 +25,7 @@ import (
 // outcome is what one round came to.
 type outcome struct {
 	seed       int64
+	policy     string
 	took       time.Duration
 	operations int
 	figures    oracle.Figures
@@ -58,11 +61,11 @@ func round(ctx context.Context, g *ground, o set, mixed int) (_ outcome, err err
 		return outcome{}, fmt.Errorf("seed %d: %w", o.seed, err)
 	}
 	orders := s.drawOrders(mixed)
-	s.progress("%d orders, %d instances, provider without %q, PostgreSQL ends: %t", len(orders), len(s.instances), s.withhold, s.mortal)
+	s.progress("policy %s, %d orders, %d instances, provider without %q, PostgreSQL ends: %t", s.policy.Name, len(orders), len(s.instances), s.withhold, s.mortal)
 	unanswered := s.run(ctx, orders)
 	s.progress("healed; judging")
 	out, err := s.judgement(ctx, unanswered)
-	out.seed, out.took = o.seed, time.Since(began)
+	out.seed, out.policy, out.took = o.seed, o.policy.Name, time.Since(began)
 	return out, err
 }
 
@@ -160,7 +163,7 @@ func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, er
 	if err := s.awaitInstances(ctx); err != nil {
 		return out, err
 	}
-	seen, err := s.questions(ctx)
+	seen, lives, err := s.questions(ctx)
 	if err != nil {
 		return out, err
 	}
@@ -168,6 +171,7 @@ func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, er
 	if err != nil {
 		return out, err
 	}
+	seen = append(seen, s.judgeLives(lives, ledger)...)
 	var unresolved int
 	if err := s.pool.QueryRow(ctx, sqlUnresolved).Scan(&unresolved); err != nil {
 		return out, err
@@ -177,7 +181,7 @@ func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, er
 		return out, err
 	}
 	defer conn.Close(ctx)
-	run := oracle.Run{Seed: s.seed, Ops: s.doubted(s.rec.Ops()), Ledger: ledger, Settled: unresolved == 0}
+	run := oracle.Run{Seed: s.seed, Policy: s.policy, Ops: s.doubted(s.rec.Ops()), Ledger: ledger, Settled: unresolved == 0}
 	out.faults, run.Broken = s.faults.sums()
 	out.operations = len(run.Ops)
 	if out.violations, out.figures, err = oracle.Judge(ctx, conn, run); err != nil {
@@ -192,7 +196,7 @@ func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, er
 	for _, text := range s.postman.taken() {
 		out.violations = append(out.violations, s.violation("forgery-refused", "%s", text))
 	}
-	for _, text := range s.clients.seen.all() {
+	for _, text := range s.clients.seen.All() {
 		out.violations = append(out.violations, s.violation("as-documented", "%s", text))
 	}
 	out.recovered, err = s.recoveries(ctx)
@@ -217,8 +221,9 @@ func (s *stage) violation(name, format string, args ...any) record.Violation {
 const asking = 8
 
 // questions asks the API for every payment that was acknowledged: by its merchant,
-// who must find it, and by another, who must not.
-func (s *stage) questions(ctx context.Context) ([]record.Violation, error) {
+// who must find it, and by another, who must not. It asks what became of each nonce, too,
+// acknowledged or not, and returns the lives that it is told of.
+func (s *stage) questions(ctx context.Context) (wrong []record.Violation, lives []harness.Life, errs error) {
 	byAccount := map[string]int{}
 	for n, keys := range s.merchants {
 		byAccount[keys.AccountID] = n
@@ -226,42 +231,80 @@ func (s *stage) questions(ctx context.Context) ([]record.Violation, error) {
 	var (
 		wg    sync.WaitGroup
 		mu    sync.Mutex
-		wrong []record.Violation
-		errs  error
 		asked = map[string]bool{}
 		slots = make(chan struct{}, asking)
+		known = map[string][]harness.Life{} // by account and nonce
+		acks  []record.Op
 	)
-	for _, op := range s.rec.Ops() {
-		told := readOutcome(op.Body)
-		id := told.payment
-		if op.Kind == record.Act {
-			id = told.transaction
+	once := func(what string, ask func() error) bool {
+		if what == "" || asked[what] {
+			return false
 		}
-		if !op.Told() || id == "" || asked[id] {
-			continue
-		}
-		asked[id] = true
+		asked[what] = true
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			found, err := s.question(ctx, byAccount[op.Account], op, told)
+			if err := ask(); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = errors.Join(errs, err)
+			}
+		})
+		return true
+	}
+	for _, op := range s.rec.Ops() {
+		merchant, nonce := byAccount[op.Account], op.Account+" "+op.Nonce
+		if op.Moves() {
+			once(nonce, func() error {
+				found, err := s.livesOf(ctx, merchant, op.Nonce)
+				mu.Lock()
+				defer mu.Unlock()
+				known[nonce] = found
+				return err
+			})
+		}
+		if op.Told() && once(tells(op), func() error {
+			found, err := s.question(ctx, merchant, op)
 			mu.Lock()
 			defer mu.Unlock()
-			wrong, errs = append(wrong, found...), errors.Join(errs, err)
-		})
+			wrong = append(wrong, found...)
+			return err
+		}) {
+			acks = append(acks, op)
+		}
 	}
 	wg.Wait()
-	return wrong, errs
+	for _, op := range acks {
+		if !slices.ContainsFunc(known[op.Account+" "+op.Nonce], func(l harness.Life) bool { return lived(op, l) }) {
+			wrong = append(wrong, s.violation("acknowledged-found", "the nonce %s does not know %s", op.Nonce, tells(op)))
+		}
+	}
+	return wrong, slices.Concat(slices.Collect(maps.Values(known))...), errs
+}
+
+// tells is the id of the payment that an answer tells of, or of the action.
+func tells(op record.Op) string {
+	told := readOutcome(op.Body)
+	if op.Kind == record.Act {
+		return told.transaction
+	}
+	return told.payment
+}
+
+// lived is whether a life is the one that an answer tells of.
+func lived(op record.Op, l harness.Life) bool {
+	told := readOutcome(op.Body)
+	return l.PaymentID == told.payment && (op.Kind != record.Act || l.Transaction.ID == told.transaction)
 }
 
 // question asks for one payment, or for the payment of one action.
-func (s *stage) question(ctx context.Context, merchant int, op record.Op, told outcomeOf) (wrong []record.Violation, err error) {
-	id := told.payment
+func (s *stage) question(ctx context.Context, merchant int, op record.Op) (wrong []record.Violation, err error) {
+	told := readOutcome(op.Body)
+	id, acts := told.payment, op.Kind == record.Act
 	own, err := s.paymentOf(ctx, merchant, id)
 	if err != nil {
 		return nil, err
 	}
-	acts := op.Kind == record.Act
 	if own.Status != http.StatusOK || !acts && valueIn(own.Body) != valueIn(op.Body) || acts && !bytes.Contains(own.Body, []byte(`"id":"`+told.transaction+`"`)) {
 		wrong = append(wrong, s.violation("acknowledged-found", "payment %s of %s is answered %d %s, or with another amount", id, op.Nonce, own.Status, own.Code()))
 	}
@@ -269,20 +312,38 @@ func (s *stage) question(ctx context.Context, merchant int, op record.Op, told o
 	if err != nil {
 		return wrong, err
 	}
-	if others.Code() != "PAYMENT_NOT_FOUND" {
+	if code := others.Code(); code != "PAYMENT_NOT_FOUND" && (code != "" || others.Status != http.StatusBadRequest) { // a style has no codes
 		wrong = append(wrong, s.violation("isolation", "payment %s is answered %d to another merchant", id, others.Status))
-	}
-	lives, err := s.livesOf(ctx, merchant, op.Nonce)
-	if err != nil {
-		return wrong, err
-	}
-	if !slices.ContainsFunc(lives, func(l harness.Life) bool {
-		return l.PaymentID == id && (!acts || l.Transaction.ID == told.transaction)
-	}) {
-		wrong = append(wrong, s.violation("acknowledged-found", "the nonce %s does not know payment %s", op.Nonce, id))
 	}
 	return wrong, nil
 }
+
+// judgeLives: of a life that has ended, a look-up tells as many charges as the provider's
+// ledger has under its transaction, whatever its nonce answers; and under which policy it
+// was lived.
+func (s *stage) judgeLives(lives []harness.Life, ledger []record.Entry) (wrong []record.Violation) {
+	charges := map[string]int{}
+	for _, e := range ledger {
+		switch transactions.Type(e.Type) {
+		case transactions.Purchase, transactions.Authorize, transactions.Capture:
+			charges[e.Reference]++
+		default:
+		}
+	}
+	for _, l := range lives {
+		if l.Policy != s.policy.Name {
+			wrong = append(wrong, s.violation(lookUpTrue, "transaction %s was lived under the policy %s", l.Transaction.ID, l.Policy))
+		}
+		if have := charges[l.Transaction.ID]; transactions.Status(l.Transaction.Status).Terminal() && l.Charges != have {
+			wrong = append(wrong, s.violation(lookUpTrue, "the look-up of transaction %s, which is %s, tells %d charges, and the ledger has %d",
+				l.Transaction.ID, l.Transaction.Status, l.Charges, have))
+		}
+	}
+	return wrong
+}
+
+// lookUpTrue is the oracle of judgeLives.
+const lookUpTrue = "look-up-true"
 
 // ledger reads the provider's whole ledger.
 func (s *stage) ledger(ctx context.Context) ([]record.Entry, error) {
@@ -290,7 +351,8 @@ func (s *stage) ledger(ctx context.Context) ([]record.Entry, error) {
 }
 
 // disasters are what no process may have to log.
-var disasters = []string{"DATA RACE", "panic:", "fatal error:", `"msg":"panic"`, `"msg":"panic in recovery"`, `"msg":"unexpected"`, harness.CardThatPays, harness.CardWithoutFunds}
+var disasters = []string{"DATA RACE", "panic:", "fatal error:", `"msg":"panic"`, `"msg":"panic in recovery"`, `"msg":"unexpected"`, harness.CardThatPays, harness.CardWithoutFunds,
+	harness.LiveCardThatPays, harness.LiveCardDeclined}
 
 const (
 	// firstCard is where in disasters the card numbers begin.

@@ -27,6 +27,12 @@ type scene struct {
 	play     func(ctx context.Context, a *act) error
 }
 
+// policies are those of the scenes that need another than the default.
+var policies = map[string]string{keptErrorScene: "novu"}
+
+// keptErrorScene is the one of errorIsKept.
+const keptErrorScene = "an error is kept as the answer"
+
 // scenes are all of them. Each mutant names the one that it is hunted with.
 var scenes = []scene{
 	{"killed after the send", "", killedAfterSend},
@@ -51,6 +57,7 @@ var scenes = []scene{
 	{"two refunds that are too much together", "", tooMuchTogether},
 	{"called back twice", "", calledBackTwice},
 	{"a capture that begins while another one ends", "", beginsWhileAnotherEnds},
+	{keptErrorScene, "", errorIsKept},
 }
 
 // sceneNamed finds a scene.
@@ -75,6 +82,9 @@ type act struct {
 const (
 	// cueLimit bounds the wait for somebody to come to where the scene needs him.
 	cueLimit = 15 * time.Second
+	// foundOutWithin bounds the wait for what is behind an error that is kept as the
+	// answer, once nothing befalls the order any more. A mutant may never find out.
+	foundOutWithin = 3 * lease
 	// maybeLimit is how long a scene waits for what only a mutant does.
 	maybeLimit = 2 * time.Second
 	// lateBy is a delivery after the asker has given up, and well before settling ends.
@@ -97,7 +107,13 @@ func (s *stage) perform(ctx context.Context, n int, sc scene) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", sc.name, err)
 	}
-	if !s.payUntilAnswered(ctx, a.o) {
+	limit := sceneLimit
+	if s.policy.KeepsErrors {
+		limit = foundOutWithin
+	}
+	answered, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if !s.payUntilAnswered(answered, a.o) {
 		return fmt.Errorf("%s: never answered", sc.name)
 	}
 	rest(ctx, lateBy) // what is still on its way arrives
@@ -284,6 +300,20 @@ func expiredUnresolved(ctx context.Context, a *act) error {
 	a.pay(ctx, a.b)
 	rest(ctx, 1500*time.Millisecond)
 	a.pay(ctx, a.a)
+	return nil
+}
+
+// errorIsKept: the charge is booked and its answer lost. The nonce answers the error from
+// then on, and what is behind it is found out all the same.
+func errorIsKept(ctx context.Context, a *act) error {
+	a.charges(fault(pspproxy.TimeoutAfter))
+	op := a.pay(ctx, a.a)
+	if !a.policy.Keeps(op) {
+		return fmt.Errorf("answered %d", op.Status)
+	}
+	if again := a.pay(ctx, a.b); !again.Replayed {
+		return fmt.Errorf("and then %d", again.Status)
+	}
 	return nil
 }
 

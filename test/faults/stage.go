@@ -166,6 +166,7 @@ func (g *ground) close() error {
 // set says what a stage is to be.
 type set struct {
 	seed      int64
+	policy    record.Policy // of both merchants; the default one, if it has no name
 	binary    string
 	instances int
 	wild      bool        // processes die all the time; otherwise they sleep
@@ -207,6 +208,9 @@ type stage struct {
 
 // newStage sets everything up and returns once all instances answer.
 func newStage(ctx context.Context, g *ground, o set) (_ *stage, err error) {
+	if o.policy.Name == "" {
+		o.policy = record.Policies[0]
+	}
 	s := &stage{set: o, ground: g, rec: record.NewLog(), faults: newFaults(), scripts: newScripts()}
 	if o.mortal {
 		if s.ground, err = newMortalGround(ctx, g.dir, g.pgBouncer, o); err != nil {
@@ -344,6 +348,9 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
+// live is the mode in which a policy may count nonces alone.
+const live = "live"
+
 // merchantCount: two that use the same nonces must never meet.
 const merchantCount = 2
 
@@ -351,7 +358,10 @@ func (s *stage) makeMerchants(ctx context.Context, shared harness.Installation) 
 	_, admin := s.instances[0].addresses()
 	operator := harness.Operator{URL: admin, Token: shared.AdminToken}
 	for n := range merchantCount {
-		keys, err := operator.NewMerchant(ctx, fmt.Sprintf("merchant %d", n+1))
+		keys, err := operator.NewMerchantWith(ctx, fmt.Sprintf("merchant %d", n+1), s.policy.Name)
+		if err == nil && s.policy.Live {
+			keys, err = operator.NewKey(ctx, keys.AccountID, live)
+		}
 		if err != nil {
 			return err
 		}

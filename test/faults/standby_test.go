@@ -26,7 +26,7 @@ func TestH25FailoverForgetsNothingThatSomebodyWentBy(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	binary, err := mutants.Build(t.Context(), root, dir, mutants.Mutant{Name: "faultpoints"})
+	binary, err := mutants.Build(t.Context(), root, dir, mutants.Product())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -135,28 +135,38 @@ func (s *stage) awaitDecision(ctx context.Context, o *order) bool {
 		if o.paid.redirect != "" {
 			s.answerChallenge(ctx, o)
 		}
-		if c := s.client(s.via(o, 0), o.merchant); c != nil {
-			if a := c.Get(ctx, "/v1/payments/"+o.paid.payment); a.Err == nil && a.Status == http.StatusOK {
-				o.paid.status = firstStatus(a.Body)
-			}
-		}
+		s.readDecision(ctx, o)
 		rest(ctx, 4*restPause)
 	}
 	return o.paid.status != string(transactions.Pending)
 }
 
-// firstStatus is the status of the transaction that made a payment, which is the last
-// of its list; pending, if that cannot be read.
-func firstStatus(body []byte) string {
+// readDecision reads what has become of the order's payment, and reports whether it
+// could.
+func (s *stage) readDecision(ctx context.Context, o *order) bool {
+	c := s.client(s.via(o, 0), o.merchant)
+	if c == nil {
+		return false
+	}
+	a := c.Get(ctx, "/v1/payments/"+o.paid.payment)
+	if a.Err != nil || a.Status != http.StatusOK {
+		return false
+	}
+	o.paid.status, o.paid.redirect = firstOutcome(a.Body)
+	return true
+}
+
+// firstOutcome is the status of the transaction that made a payment, which is the last
+// of its list, and where its payer has to go; pending, if that cannot be read.
+func firstOutcome(body []byte) (status, redirect string) {
 	var p struct {
-		Transactions []struct {
-			Status string `json:"status"`
-		} `json:"transactions"`
+		Transactions []attempt `json:"transactions"`
 	}
 	if json.Unmarshal(body, &p) != nil || len(p.Transactions) == 0 {
-		return string(transactions.Pending)
+		return string(transactions.Pending), ""
 	}
-	return p.Transactions[len(p.Transactions)-1].Status
+	first := p.Transactions[len(p.Transactions)-1]
+	return first.Status, first.Method.Detail.Card.Redirect
 }
 
 // theRightCode is what the payer answers the sandbox's challenge with.

@@ -23,13 +23,15 @@ import (
 	"github.com/oncepay/oncepay/internal/apitest"
 )
 
-// Test cards. No log may hold one.
+// Test cards. No log may hold one. Those for live mode have a right check digit.
 const (
 	CardThatPays     = "4507990000000002"
 	CardWithoutFunds = "4507990000000010"
+	LiveCardThatPays = "4111111111111111"
+	LiveCardDeclined = "4000000000000002"
 )
 
-var cards = []string{CardThatPays, CardWithoutFunds}
+var cards = []string{CardThatPays, CardWithoutFunds, LiveCardThatPays, LiveCardDeclined}
 
 const (
 	// exchangeLimit is longer than any answer may take: the longest lease in a test.
@@ -115,14 +117,15 @@ func (a Answer) String() string {
 
 // Client is a merchant's backend. It may be used by many goroutines.
 type Client struct {
-	keys Keys
-	base atomic.Pointer[string]
-	http *http.Client
+	keys  Keys
+	base  atomic.Pointer[string]
+	http  *http.Client
+	notes *Notes // of exchanges that were not as documented
 }
 
 // NewClient calls the API at a base URL, without /v1.
 func NewClient(baseURL string, keys Keys) *Client {
-	c := &Client{keys: keys, http: &http.Client{
+	c := &Client{keys: keys, notes: &broken, http: &http.Client{
 		Timeout:   exchangeLimit,
 		Transport: &http.Transport{MaxIdleConnsPerHost: 2000, IdleConnTimeout: exchangeLimit},
 	}}
@@ -142,9 +145,17 @@ func (c *Client) Trusting(roots *x509.CertPool) *Client {
 	return other
 }
 
+// NotingTo is the same backend, whose exchanges that were not as openapi.yaml says are
+// noted there, and not with everybody's.
+func (c *Client) NotingTo(n *Notes) *Client {
+	other := c.As(c.keys)
+	other.notes = n
+	return other
+}
+
 // As is the same backend with other keys.
 func (c *Client) As(keys Keys) *Client {
-	other := &Client{keys: keys, http: c.http}
+	other := &Client{keys: keys, http: c.http, notes: c.notes}
 	other.base.Store(c.base.Load())
 	return other
 }
@@ -159,8 +170,17 @@ func (c *Client) Pay(ctx context.Context, p Payment) Answer {
 // told to. It returns the first answer that is one, or the last that is not when
 // the context ends.
 func (c *Client) PayUntilAnswered(ctx context.Context, p Payment) (Answer, error) {
+	a, err := untilAnswered(ctx, func() Answer { return c.Pay(ctx, p) })
+	if err == nil && a.Status != http.StatusCreated {
+		err = fmt.Errorf("not to be repeated: %s", a)
+	}
+	return a, err
+}
+
+// untilAnswered asks again, as soon as it was told to, until the outcome is clear.
+func untilAnswered(ctx context.Context, ask func() Answer) (Answer, error) {
 	for {
-		a := c.Pay(ctx, p)
+		a := ask()
 		pause := impatience
 		switch {
 		case a.Err != nil:
@@ -170,10 +190,8 @@ func (c *Client) PayUntilAnswered(ctx context.Context, p Payment) (Answer, error
 				return a, fmt.Errorf("without a Retry-After: %s", a)
 			}
 			pause = time.Duration(seconds) * time.Second
-		case a.Status == http.StatusCreated:
-			return a, nil
 		default:
-			return a, fmt.Errorf("not to be repeated: %s", a)
+			return a, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -181,6 +199,16 @@ func (c *Client) PayUntilAnswered(ctx context.Context, p Payment) (Answer, error
 		case <-time.After(pause):
 		}
 	}
+}
+
+// Post sends one request with a body of JSON, once, whatever becomes of the connection.
+// Its header has the nonce; the rest is added.
+func (c *Client) Post(ctx context.Context, path string, header http.Header, body any) Answer {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return Answer{Err: err}
+	}
+	return c.do(ctx, http.MethodPost, path, text, header)
 }
 
 // Get asks for something under /v1.
@@ -202,19 +230,19 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, heade
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("public-api-key", c.keys.PublicAPIKey)
 	req.Header.Set("private-secret-key", c.keys.PrivateSecretKey)
-	return promised(c.http, req, body)
+	return promised(c.http, req, body, c.notes)
 }
 
 // promised is an exchange with one of the API's listeners, which must be as
-// openapi.yaml says.
-func promised(client *http.Client, req *http.Request, body []byte) Answer {
+// openapi.yaml says; what is not is noted.
+func promised(client *http.Client, req *http.Request, body []byte, notes *Notes) Answer {
 	a := exchange(client, req)
 	if a.Err != nil || twoReleases.Load() {
 		return a
 	}
 	res := &http.Response{StatusCode: a.Status, Header: a.Header}
 	if err := apitest.Problem(req, body, res, a.Body); err != nil {
-		broken.note(fmt.Sprintf("%s %s answered %d: %v", req.Method, req.URL.Path, a.Status, err))
+		notes.note(fmt.Sprintf("%s %s answered %d: %v", req.Method, req.URL.Path, a.Status, err))
 	}
 	return a
 }
@@ -233,13 +261,14 @@ func TwoReleases(t testing.TB) {
 
 // broken are the exchanges that were not as openapi.yaml says. They fail the run,
 // not a test: many are made by goroutines that outlive what they were made for.
-var broken notes
+var broken Notes
 
 // BrokenExchanges are the exchanges so far that were not as openapi.yaml says.
-func BrokenExchanges() []string { return broken.all() }
+func BrokenExchanges() []string { return broken.All() }
 
-// notes keeps the first few different ones of what may come thousands of times.
-type notes struct {
+// Notes keeps the first few different ones of what may come thousands of times. The zero
+// Notes are empty. They may be used by many goroutines.
+type Notes struct {
 	mu   sync.Mutex
 	list []string
 }
@@ -247,7 +276,7 @@ type notes struct {
 // maxNotes is more than anybody reads.
 const maxNotes = 20
 
-func (n *notes) note(text string) {
+func (n *Notes) note(text string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.list) < maxNotes && !slices.Contains(n.list, text) {
@@ -255,7 +284,8 @@ func (n *notes) note(text string) {
 	}
 }
 
-func (n *notes) all() []string {
+// All are the notes so far.
+func (n *Notes) All() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.list)
@@ -280,11 +310,14 @@ type Lives struct {
 
 // Life is one life of a nonce.
 type Life struct {
-	AccountID   string `json:"account_id"`
-	Mode        string `json:"mode"`
-	KeyState    string `json:"key_state"`
-	PaymentID   string `json:"payment_id"`
-	Transaction struct {
+	AccountID string `json:"account_id"`
+	Mode      string `json:"mode"`
+	Policy    string `json:"idempotency_policy"`
+	KeyState  string `json:"key_state"`
+	// AnswerStatus is what the key answers; nil: it has no answer.
+	AnswerStatus *int   `json:"answer_status"`
+	PaymentID    string `json:"payment_id"`
+	Transaction  struct {
 		ID     string `json:"id"`
 		Status string `json:"status"`
 		Fence  int64  `json:"fence"`
@@ -357,12 +390,17 @@ func (o Operator) Do(ctx context.Context, method, path string, body any) Answer 
 	req.Header.Set("Content-Type", "application/json")
 	return promised(&http.Client{Timeout: exchangeLimit, Transport: &http.Transport{
 		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: o.Roots},
-	}}, req, payload)
+	}}, req, payload, &broken)
 }
 
-// NewMerchant makes a merchant with a test key.
+// NewMerchant makes a merchant of the default policy, with a test key.
 func (o Operator) NewMerchant(ctx context.Context, name string) (Keys, error) {
-	a := o.Do(ctx, http.MethodPost, "/admin/v1/merchants", map[string]string{"name": name, "idempotency_policy": "yuno"})
+	return o.NewMerchantWith(ctx, name, "yuno")
+}
+
+// NewMerchantWith makes a merchant of that idempotency policy, with a test key.
+func (o Operator) NewMerchantWith(ctx context.Context, name, policy string) (Keys, error) {
+	a := o.Do(ctx, http.MethodPost, "/admin/v1/merchants", map[string]string{"name": name, "idempotency_policy": policy})
 	var made struct {
 		AccountID string `json:"account_id"`
 		APIKey    Keys   `json:"api_key"`

@@ -73,7 +73,7 @@ func Run(m *testing.M, tests func(*testing.M) int) int {
 		return complain("no binary, no tests", err)
 	}
 	code := tests(m)
-	if list := broken.all(); len(list) > 0 {
+	if list := broken.All(); len(list) > 0 {
 		code = complain("exchanges that are not as openapi.yaml says", errors.New(strings.Join(list, "\n")))
 	}
 	if left := endLeftovers(); len(left) > 0 {

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"strconv"
 	"testing"
-	"time"
 )
 
 // What a merchant does with a payment once it is there.
@@ -65,26 +63,7 @@ func (c *Client) Do(ctx context.Context, d Deed) Answer {
 // DoUntilAnswered comes back with the same nonce as PayUntilAnswered does. A refusal is
 // an answer, too.
 func (c *Client) DoUntilAnswered(ctx context.Context, d Deed) (Answer, error) {
-	for {
-		a := c.Do(ctx, d)
-		pause := impatience
-		switch {
-		case a.Err != nil:
-		case a.Status == http.StatusConflict || a.Status >= http.StatusInternalServerError:
-			seconds, err := strconv.Atoi(a.Header.Get("Retry-After"))
-			if err != nil {
-				return a, fmt.Errorf("without a Retry-After: %s", a)
-			}
-			pause = time.Duration(seconds) * time.Second
-		default:
-			return a, nil
-		}
-		select {
-		case <-ctx.Done():
-			return a, fmt.Errorf("still without an answer, the last was: %s", a)
-		case <-time.After(pause):
-		}
-	}
+	return untilAnswered(ctx, func() Answer { return c.Do(ctx, d) })
 }
 
 // Authorize asks for a payment that is only held, to be captured later: one request, one

@@ -24,6 +24,7 @@ func All() []Mutant {
 		fenceAlone(), expiryFromClaim(), deleteByKey(), proofIgnoresMaySendUntil(), holderNotCompared(),
 		warningNotHeard(), readBackUnlocked(),
 		reservationLeaked(), refundNotReserved(), callbackUnchecked(), paymentNotLocked(),
+		answeredNotRecovered(),
 	}
 }
 
@@ -48,7 +49,7 @@ func callInsideTransaction() Mutant {
 `},
 			{storeFile, "one(db.Raw(sqlFinish,", "one(within(db, tx.ID).Raw(sqlFinish,"},
 			{storeFile, `wrap("finish", err)`, `wrap("finish", commit(tx.ID, err))`},
-			{storeFile, "s.db.Conn(ctx).Raw(sqlLeave,", "within(s.db.Conn(ctx), tx.ID).Raw(sqlLeave,"},
+			{storeFile, "return db.Raw(sqlLeave,", "return within(db, tx.ID).Raw(sqlLeave,"},
 			{storeFile, `wrap("leave", err)`, `wrap("leave", commit(tx.ID, err))`},
 			{storeFile, `wrap("observe", s.db.Conn(ctx).Exec(sqlObserve,`, `wrap("observe", commit(tx.ID, within(s.db.Conn(ctx), tx.ID).Exec(sqlObserve,`},
 			{storeFile, "r.AuthorizationCode, r.Detail).Error)", "r.AuthorizationCode, r.Detail).Error))"},
@@ -137,7 +138,7 @@ func processClock() Mutant {
 			"(A void would stop the late charge, so the provider has none.)",
 		Edits: []Edit{
 			{storeFile, "t.lease_until <= clock_timestamp() AS lease_over,\n", "t.lease_until <= $6::timestamptz AS lease_over,\n"},
-			{storeFile, "Raw(sqlRead, account, mode, nonce, fingerprint, byOther)", "Raw(sqlRead, account, mode, nonce, fingerprint, byOther, processClock())"},
+			{storeFile, "Raw(sqlRead, account, mode, nonce, asked.Kept(), asked.KeptByOther())", "Raw(sqlRead, account, mode, nonce, asked.Kept(), asked.KeptByOther(), processClock())"},
 			{storeFile, "AND (t.lease_until <= clock_timestamp() OR", "AND (t.lease_until <= $12::timestamptz OR"},
 			{storeFile, "string(by), t.travel().Microseconds())", "string(by), t.travel().Microseconds(), processClock())"},
 			{settleFile, "return r.clock.earliest().Truncate(time.Microsecond)", "return processClock()"},
@@ -176,7 +177,7 @@ func selectThenInsert() Mutant {
 		Defect: "Whether a nonce is taken is looked up before it is claimed, and no constraint stands behind that; two requests that look at the same time both charge.",
 		Edits: []Edit{
 			{serviceFile, "\tstarted := time.Now()\n\tfaultpoint.Reach(faultpoint.BeginBefore, cmd.Nonce)\n",
-				`	if _, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Fingerprint, nil); err != nil || found {
+				`	if _, found, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, cmd.Print); err != nil || found {
 		return nil, err
 	}
 	started := time.Now()
@@ -456,6 +457,19 @@ func paymentNotLocked() Mutant {
 			"and that one can never end.",
 		Edits: []Edit{
 			{storeFile, "FROM payments p WHERE p.account_id = $1::uuid AND p.id = $2::uuid FOR NO KEY UPDATE OF p`", "FROM payments p WHERE p.account_id = $1::uuid AND p.id = $2::uuid`"},
+		},
+	}
+}
+
+func answeredNotRecovered() Mutant {
+	return Mutant{
+		Name: "answered-not-recovered",
+		Defect: "Recovery takes a transaction whose nonce has an answer for settled; under a policy that keeps errors nobody ever finds out what became " +
+			"of the charge behind one, and the merchant, who was told that it failed, sees money that no payment of theirs accounts for.",
+		Edits: []Edit{
+			{storeFile, "WHERE t.lease_until IS NOT NULL AND t.provider = ANY($2::text[])\n", `WHERE t.lease_until IS NOT NULL AND t.provider = ANY($2::text[])
+  AND NOT EXISTS (SELECT 1 FROM idempotency_keys k WHERE k.account_id = t.account_id AND k.transaction_id = t.id AND k.response_status IS NOT NULL)
+`},
 		},
 	}
 }

@@ -183,7 +183,7 @@ func sameAnswer(t *trial) {
 // whatever these leave possible is allowed.
 func couldEnd(ages []record.Op, earlier, later *told) bool {
 	return earlier.lastStart <= later.firstEnd && slices.ContainsFunc(ages, func(age record.Op) bool {
-		return age.Start <= later.firstEnd && (age.Failed || age.End >= earlier.lastStart)
+		return age.Start <= later.firstEnd && (endsAnyTime(age) || age.End >= earlier.lastStart)
 	})
 }
 

@@ -35,10 +35,11 @@ const maxKinds = 16
 // life is the state of a nonce: between two ages it has no answer yet, or one for
 // good. Recovery answers in the background and says so to nobody, so that a nonce
 // without an answer may get one at any time. An answer is a payment, and bytes once
-// somebody has been told them: a look-up tells the payment only.
+// somebody has been told them: a look-up tells the payment only, and an error, which
+// some policies keep as the answer, the bytes only.
 type life struct {
 	answered bool
-	payment  string
+	payment  string // "": nobody has been told
 	bytes    [sha256.Size]byte
 	told     bool // bytes are known
 	// done counts the steps that took place, by kind.
@@ -51,6 +52,7 @@ type fact uint8
 const (
 	nothing     fact = iota // whatever the nonce was, this could be said
 	isAnswered              // by these bytes
+	isKept                  // by these bytes, which are an error and tell no payment
 	isPayment               // answered, by this payment
 	notAnswered             // it had no answer
 	hasEnded                // it had an answer, which is over now
@@ -76,8 +78,8 @@ type step struct {
 // model says what a nonce may answer when. Its operations take place one after the
 // other, each at some moment between its start and its end.
 //
-// It is the model of a policy that keeps no errors, and of providers that settle
-// at once: where one accepts first, an answer outlives its age until it settles.
+// Where a transaction was unresolved as its nonce was aged, the answer outlives that
+// until it settles: such an age takes place at any moment from its start on.
 var model = porcupine.Model{
 	Init: func() any { return life{} },
 	Step: func(state, input, _ any) (bool, any) {
@@ -98,18 +100,20 @@ var model = porcupine.Model{
 
 // take is whether s can take place, and the nonce afterwards.
 func (l life) take(s step) (bool, life) {
-	same := l.payment == s.payment
+	same := l.payment == "" || l.payment == s.payment
 	switch s.fact {
 	case nothing:
 		return true, l
 	case isAnswered:
 		legal := !l.answered || same && (!l.told || l.bytes == s.bytes)
 		return legal, life{answered: true, payment: s.payment, bytes: s.bytes, told: true, done: l.done}
+	case isKept:
+		legal := !l.answered || !l.told || l.bytes == s.bytes
+		return legal, life{answered: true, payment: l.payment, bytes: s.bytes, told: true, done: l.done}
 	case isPayment:
-		if l.answered {
-			return s.begun && same, l
-		}
-		return s.begun, life{answered: true, payment: s.payment, done: l.done}
+		legal := s.begun && (!l.answered || same)
+		l.answered, l.payment = true, s.payment
+		return legal, l
 	case notAnswered:
 		return !l.answered, l
 	case hasEnded: // its answer may never have been seen, or have ended before
@@ -119,13 +123,13 @@ func (l life) take(s step) (bool, life) {
 }
 
 // factOf reads an operation.
-func factOf(o record.Op) fact {
+func factOf(p record.Policy, o record.Op) fact {
 	if unsure(o) {
 		return nothing
 	}
 	switch o.Kind {
 	case record.Pay, record.Act:
-		return factOfPay(o)
+		return factOfPay(p, o)
 	case record.Look:
 		switch {
 		case o.Failed || o.Status >= http.StatusBadRequest && o.Status != http.StatusNotFound:
@@ -144,16 +148,19 @@ func factOf(o record.Op) fact {
 
 // factOfPay: what is told under these codes is told only where the nonce has no
 // answer. Any other error says that somebody could not even look.
-func factOfPay(o record.Op) fact {
+// Errors in a style without codes say less.
+func factOfPay(p record.Policy, o record.Op) fact {
 	if o.Failed {
 		return nothing
 	}
 	switch code := apierr.Code(o.Code); {
 	case o.Told():
 		return isAnswered
+	case p.Keeps(o):
+		return isKept
 	case o.Status == http.StatusBadRequest, o.Status == http.StatusNotFound:
 		return notAnswered
-	case o.Status == http.StatusConflict && code == apierr.RequestInProcess,
+	case o.Status == http.StatusConflict && (code == apierr.RequestInProcess || code == ""),
 		o.Status == http.StatusBadGateway && code == apierr.ProviderError,
 		o.Status == http.StatusGatewayTimeout && code == apierr.RequestTimeout,
 		o.Status == http.StatusServiceUnavailable && code == apierr.ProviderUnavailable:
@@ -173,7 +180,7 @@ func linearizable(t *trial) {
 			t.figures.Undecided++
 			continue
 		}
-		switch porcupine.CheckOperationsTimeout(model, historyOf(byNonce[n]), limit) {
+		switch porcupine.CheckOperationsTimeout(model, historyOf(t.run.Policy, byNonce[n]), limit) {
 		case porcupine.Ok:
 		case porcupine.Unknown:
 			t.figures.Undecided++
@@ -196,11 +203,11 @@ func linearizable(t *trial) {
 //     until after it says nothing new.
 //   - What is left of a kind began in the same order as it ended, and if there is any
 //     order that explains it all, there is one that keeps to that.
-func historyOf(ops []record.Op) []porcupine.Operation {
+func historyOf(p record.Policy, ops []record.Op) []porcupine.Operation {
 	kinds := map[said][]record.Op{}
 	var order []said
 	for _, o := range ops {
-		what, ok := saidBy(o)
+		what, ok := saidBy(p, o)
 		if !ok {
 			continue
 		}
@@ -218,9 +225,9 @@ func historyOf(ops []record.Op) []porcupine.Operation {
 			same = shortest(same)
 		}
 		for turn, o := range same {
-			s := step{said: what, kind: kind, turn: turn, begun: what.fact == isPayment && canHaveBegun(ops, o)}
+			s := step{said: what, kind: kind, turn: turn, begun: what.fact == isPayment && canHaveBegun(p, ops, o)}
 			end := o.End
-			if o.Failed { // an Age: it may take place later, or never
+			if endsAnyTime(o) { // an Age: it may take place later, or never
 				end = math.MaxInt64
 			}
 			history = append(history, porcupine.Operation{Input: s, Call: int64(o.Start), Return: int64(end)})
@@ -230,12 +237,14 @@ func historyOf(ops []record.Op) []porcupine.Operation {
 }
 
 // saidBy reads what the model needs of an operation, if it needs any of it.
-func saidBy(o record.Op) (what said, ok bool) {
-	what.fact = factOf(o)
+func saidBy(p record.Policy, o record.Op) (what said, ok bool) {
+	what.fact = factOf(p, o)
 	switch what.fact {
 	case isAnswered:
 		what.payment, what.bytes = readAnswer(o).life(), sha256.Sum256(o.Body)
 		return what, what.payment != "" // or else acknowledgedKept complains of it
+	case isKept:
+		what.bytes = sumOf(o)
 	case isPayment:
 		what.payment = o.Payment
 	case nothing, notAnswered, hasEnded:
@@ -246,9 +255,9 @@ func saidBy(o record.Op) (what said, ok bool) {
 // canHaveBegun says whether a request from before the end of a look-up can have
 // begun the life that it found. One that was answered began, or met, that of its
 // answer only.
-func canHaveBegun(ops []record.Op, look record.Op) bool {
+func canHaveBegun(p record.Policy, ops []record.Op, look record.Op) bool {
 	return slices.ContainsFunc(ops, func(o record.Op) bool {
-		return o.Moves() && o.Start <= look.End && (factOf(o) != isAnswered || readAnswer(o).life() == look.Payment)
+		return o.Moves() && o.Start <= look.End && (factOf(p, o) != isAnswered || readAnswer(o).life() == look.Payment)
 	})
 }
 
@@ -300,5 +309,12 @@ func tellOp(o record.Op) string {
 	case o.Told():
 		return fmt.Sprintf("%s %d payment %s (%s)", o.Kind, o.Status, readAnswer(o).life(), digest(o.Body))
 	}
-	return fmt.Sprintf("%s %d %s", o.Kind, o.Status, o.Code)
+	told := fmt.Sprintf("%s %d %s", o.Kind, o.Status, o.Code)
+	if o.Replayed {
+		told += " once more"
+	}
+	if len(o.Body) > 0 {
+		told += " (" + digest(o.Body) + ")"
+	}
+	return told
 }

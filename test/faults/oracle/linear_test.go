@@ -146,7 +146,7 @@ func TestLinearizableDecidesAStorm(t *testing.T) {
 // small histories are judged once more with everything in them.
 func TestShortHistoriesAreJudgedTheSame(t *testing.T) {
 	t.Parallel()
-	verdicts := map[porcupine.CheckResult]int{}
+	verdicts, policy := map[porcupine.CheckResult]int{}, under(t, "novu")
 	for seed := range uint64(4000) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		var ops []record.Op
@@ -154,7 +154,7 @@ func TestShortHistoriesAreJudgedTheSame(t *testing.T) {
 			start := random.IntN(12)
 			end := start + random.IntN(6)
 			payment := string('p' + rune(random.IntN(2)))
-			switch random.IntN(6) {
+			switch random.IntN(7) {
 			case 0, 1:
 				ops = append(ops, pay201(start, end, payment))
 			case 2:
@@ -165,16 +165,18 @@ func TestShortHistoriesAreJudgedTheSame(t *testing.T) {
 				ops = append(ops, seen(start, end, payment))
 			case 5:
 				ops = append(ops, payFailed(start, end))
+			case 6:
+				ops = append(ops, kept(start, end, payment))
 			}
 		}
 		var whole []porcupine.Operation
 		for _, o := range ops {
-			if what, ok := saidBy(o); ok {
-				s := step{said: what, kind: maxKinds, begun: canHaveBegun(ops, o)}
+			if what, ok := saidBy(policy, o); ok {
+				s := step{said: what, kind: maxKinds, begun: canHaveBegun(policy, ops, o)}
 				whole = append(whole, porcupine.Operation{Input: s, Call: int64(o.Start), Return: int64(o.End)})
 			}
 		}
-		verdict, want := porcupine.CheckOperationsTimeout(model, historyOf(ops), time.Minute),
+		verdict, want := porcupine.CheckOperationsTimeout(model, historyOf(policy, ops), time.Minute),
 			porcupine.CheckOperationsTimeout(model, whole, time.Minute)
 		if verdict != want {
 			t.Errorf("seed %d: %s, and with everything in it %s: %s", seed, verdict, want, tell(ops))

@@ -30,6 +30,7 @@ const (
 	AnswerDurable    = "answer-durable"
 	ChargeAndPayment = "charge-and-payment"
 	SameAnswer       = "same-answer"
+	KeptAnswer       = "kept-answer"
 	Amounts          = "amounts"
 	StatusMachine    = "status-machine"
 	Events           = "events"
@@ -51,6 +52,7 @@ var oracles = []struct {
 	{AnswerDurable, answerDurable},
 	{ChargeAndPayment, chargeAndPayment},
 	{SameAnswer, sameAnswer},
+	{KeptAnswer, keptAnswer},
 	{Amounts, amounts},
 	{StatusMachine, statusMachine},
 	{Events, events},
@@ -72,6 +74,7 @@ func Names() []string {
 // Run is all that the oracles look at, beside the database.
 type Run struct {
 	Seed   int64
+	Policy record.Policy // of all merchants
 	Ops    []record.Op
 	Ledger []record.Entry
 	Broken []record.BrokenOff
@@ -98,6 +101,9 @@ type Figures struct {
 	Nonces                        int
 	Shown                         int // replays that nobody had promised, and that are told otherwise since
 	Undecided                     int // nonces whose history was too long to judge in the time
+	Replays                       int // times that an answer was told again
+	KeptErrors                    int // nonces whose answer is an error
+	KeptCharged                   int // of these, the ones whose payment was charged all the same
 }
 
 // maxComplaints is how often one oracle is quoted. Whatever breaks everything

@@ -185,7 +185,7 @@ func TestNobodyComplainsOfAnOrdinaryRun(t *testing.T) {
 	if len(violations) > 0 {
 		t.Errorf("violations: %+v", violations)
 	}
-	if want := (Figures{Acknowledged: 5, Charges: 4, Nonces: 4}); figures != want {
+	if want := (Figures{Acknowledged: 5, Charges: 4, Nonces: 4, Replays: 1}); figures != want {
 		t.Errorf("figures are %+v, not %+v", figures, want)
 	}
 }
@@ -257,7 +257,7 @@ func TestNobodyComplainsOfPaymentsThatGoOn(t *testing.T) {
 	if len(violations) > 0 {
 		t.Errorf("violations: %+v", violations)
 	}
-	if want := (Figures{Acknowledged: 9, Charges: 4, Captures: 2, Refunds: 2, Nonces: 8}); figures != want {
+	if want := (Figures{Acknowledged: 9, Charges: 4, Captures: 2, Refunds: 2, Nonces: 8, Replays: 1}); figures != want {
 		t.Errorf("figures are %+v, not %+v", figures, want)
 	}
 }
@@ -451,19 +451,19 @@ func TestOraclesComplain(t *testing.T) {
 		{"an acknowledgement that nobody can read", []string{AcknowledgedKept}, "cannot be read", func(s *scene) {
 			s.op(deal{shop, "garbled", "PURCHASE", "1"}, record.Op{Kind: record.Pay, Status: 201, Body: []byte("{")})
 		}},
-		{"a decline that was told as a success", []string{AcknowledgedKept, SameAnswer, Linearizable}, "was acknowledged as SUCCEEDED/APPROVED with version 1 and is kept as DECLINED/DECLINED", func(s *scene) {
+		{"a decline that was told as a success", []string{AcknowledgedKept, SameAnswer, Linearizable, KeptAnswer}, "was acknowledged as SUCCEEDED/APPROVED with version 1 and is kept as DECLINED/DECLINED", func(s *scene) {
 			s.replay(declined, declined.body(transactions.Succeeded))
 		}},
-		{"a replay of other bytes", []string{SameAnswer, Linearizable}, "they differ from byte", func(s *scene) {
+		{"a replay of other bytes", []string{SameAnswer, Linearizable, KeptAnswer}, "they differ from byte", func(s *scene) {
 			s.replay(purchase, append(purchase.body(transactions.Succeeded), '\n'))
 		}},
-		{"a second payment in one life", []string{OneCharge, SameAnswer, Linearizable}, "its life had not ended in between", func(s *scene) {
+		{"a second payment in one life", []string{OneCharge, SameAnswer, Linearizable, KeptAnswer}, "its life had not ended in between", func(s *scene) {
 			s.paid(deal{shop, "purchase/2", "PURCHASE", "45.67"}, transactions.Succeeded)
 		}},
-		{"an answer of another life's payment", []string{SameAnswer, Linearizable}, "they differ from byte", func(s *scene) {
+		{"an answer of another life's payment", []string{SameAnswer, Linearizable, KeptAnswer}, "they differ from byte", func(s *scene) {
 			s.replay(firstLife, append(firstLife.body(transactions.Succeeded), ' '))
 		}},
-		{"two lives whose age came too late", []string{SameAnswer, Linearizable}, "its life had not ended in between", func(s *scene) {
+		{"two lives whose age came too late", []string{SameAnswer, Linearizable, KeptAnswer}, "its life had not ended in between", func(s *scene) {
 			for i, o := range s.run.Ops {
 				if o.Kind == record.Age {
 					s.run.Ops[i].Start, s.run.Ops[i].End = time.Hour, time.Hour
@@ -509,7 +509,7 @@ func TestOraclesComplain(t *testing.T) {
 		{"an event of another payment's transaction", []string{Events}, "which is not this payment's", func(s *scene) {
 			s.sql(`UPDATE events SET transaction_id = $2 WHERE payment_id = $1`, purchase.payment(), authorise.transaction())
 		}},
-		{"an answered nonce that is in process", []string{Linearizable}, "pay 409 REQUEST_IN_PROCESS", func(s *scene) {
+		{"an answered nonce that is in process", []string{Linearizable, KeptAnswer}, "pay 409 REQUEST_IN_PROCESS", func(s *scene) {
 			s.op(purchase, record.Op{Kind: record.Pay, Status: 409, Code: "REQUEST_IN_PROCESS"})
 		}},
 		{"another merchant's payment in an answer", []string{Isolation, AcknowledgedKept, AnswerDurable}, "was acknowledged to account " + shop + " and to account " + other, func(s *scene) {

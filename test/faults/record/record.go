@@ -40,23 +40,31 @@ type Op struct {
 	Failed bool
 	Status int    // HTTP status
 	Code   string // of an error, such as REQUEST_IN_PROCESS
-	Body   []byte // of a 200 or 201 to Pay or Act
+	Body   []byte // of a 200 or 201 to Pay or Act, or of an error that its policy may keep
+	// ContentType is the Body's.
+	ContentType string
+	// ComeBack says, of an error, that it said when to come back (Retry-After).
+	ComeBack bool
+	// OtherBody says that it carried another body than the order's first request.
+	OtherBody bool
 	// Action is, of an Act, its route, such as capture; Amount is what it asks for, or
 	// empty for all that is left.
 	Action, Amount string
-	// Replayed says, of a 200 or 201 to Pay or Act, that it was told as a replay.
+	// Replayed says, of what a Pay or Act was told, that it was told as a replay.
 	Replayed bool
 	// Doubtful says that what it was told may be of a primary whose synchronous standby
 	// was away, and which was lost before that came back.
 	Doubtful bool
-	// Answered says, of a Look, that the newest life has an answer; Payment is that life's
-	// payment, or of an action's nonce its transaction, whether it has an answer or not.
-	// Empty: the nonce has no life.
-	Answered bool
-	Payment  string
+	// Answered says, of a Look, that the newest life has an answer, and AnswerStatus which
+	// status that has; Payment is that life's payment, or of an action's nonce its
+	// transaction, whether it has an answer or not. Empty: the nonce has no life.
+	Answered     bool
+	AnswerStatus int
+	Payment      string
 	// AnsweredBefore says, of an Age, that the nonce had an answer when it was aged
-	// (and its life is therefore over).
-	AnsweredBefore bool
+	// (and its life is therefore over). Unresolved says that nobody knew then what had
+	// become of its transaction: the life is over as soon as somebody does.
+	AnsweredBefore, Unresolved bool
 }
 
 // Entry is one line of the provider's ledger: money that moved. Its Reference is

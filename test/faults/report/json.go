@@ -29,6 +29,7 @@ type line struct {
 	DoubleRefunds  int                `json:"double_refunds"`
 	Leaked         int                `json:"leaked"`
 	Lost           int                `json:"lost"`
+	Policies       []linePolicy       `json:"policies"`
 	Violations     []record.Violation `json:"violations"`
 	Unresolved     int                `json:"unresolved"`
 	Parked         int                `json:"parked"`
@@ -38,6 +39,17 @@ type line struct {
 	SummedS        float64            `json:"summed_s"`
 	Commit         string             `json:"commit"`
 	Mutants        []lineMutant       `json:"mutants,omitempty"`
+}
+
+type linePolicy struct {
+	Name        string `json:"name"`
+	Rounds      int    `json:"rounds"`
+	Nonces      int    `json:"nonces"`
+	Charges     int    `json:"charges"`
+	Replays     int    `json:"replays"`
+	KeptErrors  int    `json:"kept_errors"`
+	KeptCharged int    `json:"kept_charged"`
+	Violations  int    `json:"violations"`
 }
 
 type linePoint struct {
@@ -70,7 +82,7 @@ func JSON(w io.Writer, r Result) error {
 		Operations: r.Operations, Nonces: r.Nonces, Charges: r.Charges, Acknowledged: r.Acknowledged,
 		Captures: r.Captures, Cancellations: r.Cancellations, Refunds: r.Refunds, Callbacks: r.Callbacks,
 		DoubleCaptures: r.DoubleCaptures, DoubleRefunds: r.DoubleRefunds, Leaked: r.Leaked,
-		Faults: r.Faults, CrashPoints: []linePoint{}, NotHit: append([]string{}, r.NotHit()...),
+		Faults: r.Faults, CrashPoints: []linePoint{}, Policies: []linePolicy{}, NotHit: append([]string{}, r.NotHit()...),
 		DoubleCharges: r.DoubleCharges, Lost: r.Lost, Violations: append([]record.Violation{}, r.Violations...),
 		Unresolved: r.Unresolved, Parked: r.Parked, Undecided: r.Undecided,
 		Recovery: lineRecovery{
@@ -80,6 +92,9 @@ func JSON(w io.Writer, r Result) error {
 	}
 	if out.Faults == nil {
 		out.Faults = map[string]int{}
+	}
+	for _, p := range r.Policies {
+		out.Policies = append(out.Policies, linePolicy(p))
 	}
 	for _, p := range r.Points {
 		out.CrashPoints = append(out.CrashPoints, linePoint(p))

@@ -28,11 +28,22 @@ func Markdown(w io.Writer, r Result) {
 		}
 		fmt.Fprintf(w, "\nJudged by %s: %s.\n", count(len(names), "oracle", "oracles"), strings.Join(names, ", "))
 	}
+	markdownPolicies(w, r)
 	markdownViolations(w, r)
 	markdownPoints(w, r)
 	markdownFaults(w, r)
 	markdownNotHit(w, r)
 	markdownMutants(w, r)
+}
+
+func markdownPolicies(w io.Writer, r Result) {
+	if len(r.Policies) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n### Under each policy\n\n| policy | %s |\n|---|%s\n", strings.Join(policyHead, " | "), strings.Repeat("---:|", len(policyHead)))
+	for _, p := range r.Policies {
+		fmt.Fprintf(w, "| %s | %s |\n", code(p.Name), strings.Join(p.figures(), " | "))
+	}
 }
 
 func markdownViolations(w io.Writer, r Result) {

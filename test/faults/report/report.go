@@ -36,9 +36,33 @@ type Result struct {
 	DoubleCaptures, DoubleRefunds                      int
 	Leaked                                             int // sums that stayed reserved for nobody
 
+	Policies   []Policy // those that rounds were played under, in their order
 	Violations []record.Violation
 	Recovery   Recovery
 	Mutants    []Mutant
+}
+
+// Policy is what the rounds under one idempotency policy came to.
+type Policy struct {
+	Name        string
+	Rounds      int
+	Nonces      int
+	Charges     int // in the provider's ledger
+	Replays     int // answers that were told again
+	KeptErrors  int // nonces whose answer is an error
+	KeptCharged int // of these, those whose payment was charged all the same
+	Violations  int
+}
+
+// policyHead is what is said of each policy, before its name's column.
+var policyHead = []string{"rounds", "nonces", "charges", "replays", "errors kept", "of them charged", "violations"}
+
+func (p Policy) figures() []string {
+	var all []string
+	for _, n := range []int{p.Rounds, p.Nonces, p.Charges, p.Replays, p.KeptErrors, p.KeptCharged, p.Violations} {
+		all = append(all, number(n))
+	}
+	return all
 }
 
 // Point is what became of processes at one crash point.

@@ -27,6 +27,7 @@ func good() report.Result {
 		Kinds:    []string{"provider: time-out after booking", "process: killed"},
 		Points:   []report.Point{{Name: "begin.before", Reached: 9, Once: 5, Twice: 2, Frozen: 1}},
 		Oracles:  []string{"at-most-once"},
+		Policies: []report.Policy{{Name: "yuno", Rounds: 2, Nonces: 40_000, Charges: 41_000, Replays: 3, KeptErrors: 0}, {Name: "novu", Rounds: 1, Nonces: 8_210, KeptErrors: 12, KeptCharged: 5}},
 		Recovery: report.Recovery{Count: 3, P50: 210 * time.Millisecond, P99: time.Second, Max: 1500 * time.Microsecond},
 	}
 }
@@ -42,6 +43,7 @@ func hard() report.Result {
 	r.Kinds = append(r.Kinds, "no group & <none>")
 	r.Points = append(r.Points, report.Point{Name: long}, report.Point{Name: "a|b`c", Once: 12_345_678, Twice: 1_234_567})
 	r.Oracles = append(r.Oracles, long, "<oracle>")
+	r.Policies = append(r.Policies, report.Policy{Name: "a|b`c <of \x1bnone>", Nonces: 123_456_789, Violations: 1})
 	r.Command, r.Commit = "make prove X='<&\"|`'", "\x00\x1b[31m"+long
 	r.Seeds = []int64{-9_000_000_000_000_000_000, 1, 3, 5, 7, 9, 11, 9_000_000_000_000_000_000}
 	r.Nonces, r.Operations, r.DoubleCharges, r.Lost, r.Unresolved, r.Undecided = 123_456_789_012, 5, 2, 1, 1, 1
@@ -150,7 +152,7 @@ func TestJSONIsOneLineWithoutNull(t *testing.T) {
 	keys := []string{
 		"seed", "seeds", "operations", "nonces", "charges", "captures", "cancellations", "refunds", "callbacks",
 		"acknowledged", "faults", "crash_points", "not_hit", "double_charges", "double_captures", "double_refunds", "leaked",
-		"lost", "violations", "unresolved", "parked", "undecided", "recovery_ms", "duration_s", "summed_s", "commit",
+		"lost", "policies", "violations", "unresolved", "parked", "undecided", "recovery_ms", "duration_s", "summed_s", "commit",
 	}
 	for name, r := range map[string]report.Result{"empty": {}, "good": good(), "hard": hard()} {
 		var b bytes.Buffer
@@ -210,7 +212,8 @@ func TestMarkdownKeepsItsCells(t *testing.T) {
 	}
 	b.Reset()
 	report.Markdown(&b, good())
-	for _, want := range []string{"| seeds | 7–9 |", "| commit | `4ef547704ef5` |", "| command | `make prove` |", "| `begin.before` | 9 | 5 | 2 | 1 |"} {
+	for _, want := range []string{"| seeds | 7–9 |", "| commit | `4ef547704ef5` |", "| command | `make prove` |", "| `begin.before` | 9 | 5 | 2 | 1 |",
+		"| policy | rounds | nonces | charges | replays | errors kept | of them charged | violations |", "| `novu` | 1 | 8,210 | 0 | 0 | 12 | 5 | 0 |"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, &b)
 		}

@@ -20,6 +20,7 @@ const (
 // the verdict.
 func Text(w io.Writer, r Result) {
 	textHead(w, r)
+	textPolicies(w, r)
 	textPoints(w, r)
 	textFaults(w, r)
 	textOracles(w, r)
@@ -97,6 +98,18 @@ func (r Result) figures() []fact {
 		{"unresolved", number(r.Unresolved)},
 		{"violations", number(len(r.Violations))},
 	}
+}
+
+func textPolicies(w io.Writer, r Result) {
+	if len(r.Policies) == 0 {
+		return
+	}
+	heading(w, "Under each policy")
+	rows := [][]string{append([]string{""}, policyHead...)}
+	for _, p := range r.Policies {
+		rows = append(rows, append([]string{p.Name}, p.figures()...))
+	}
+	table(w, "lrrrrrrr", rows)
 }
 
 func textPoints(w io.Writer, r Result) {
