@@ -239,7 +239,7 @@ func TestLookupTellsWhatBecameOfANonce(t *testing.T) {
 
 	harness.Call(t, lookup("nobody-ever-used-this", "--data-dir", dataDir)).Must(t, 3, "nothing is known")
 	harness.Call(t, lookup(payment.Nonce, "--data-dir", dataDir, "--account-id", "01990000-0000-7000-8000-000000000000")).Must(t, 3, "nothing is known")
-	harness.Call(t, lookup("a,b", "--data-dir", dataDir)).Must(t, 1, "without a comma")
+	harness.Call(t, lookup("a\nb", "--data-dir", dataDir)).Must(t, 1, "printable ASCII")
 
 	dev.Kill()
 	harness.Call(t, lookup(payment.Nonce, "--data-dir", dataDir)).Must(t, 4, "is it running?") // dev.json is still there
