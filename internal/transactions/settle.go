@@ -207,7 +207,7 @@ func (s *Service) conclude(ctx context.Context, r *run, result providers.Result,
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveLimit)
 	defer cancel()
 	switch {
-	case proven && r.tx.Status == Pending && !r.tx.TargetID.Valid && s.overdue(r, r.now()):
+	case proven && s.overdue(r, r.now()):
 		return s.answer(ctx, r, result, "expired", resolution{})
 	case proven:
 		return s.release(ctx, r, result, Errored, "proved",
