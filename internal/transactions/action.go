@@ -6,17 +6,14 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
 
 	"github.com/oncepay/oncepay/internal/apierr"
-	"github.com/oncepay/oncepay/internal/faultpoint"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/money"
-	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
 )
 
@@ -180,21 +177,13 @@ func (s *Service) beginAction(ctx context.Context, cmd Command) (*run, *apierr.E
 	cmd.Action = &action
 	n := newAction{
 		Command: cmd, Transaction: uuid.Must(uuid.NewV7()), Target: target, Request: kept, Allowed: allowed[action.Type],
-		Holder: uuid.New(), Instance: s.instance, Terms: s.terms(provider), ProviderName: provider.Name(),
+		Holder: uuid.New(), Instance: s.instance, Terms: s.terms(provider),
 	}
-	started := time.Now()
-	faultpoint.Reach(faultpoint.BeginBefore, cmd.Nonce)
-	tx, c, claimed, forbidden, err := s.store.beginAction(ctx, n)
-	if postgres.IsOutcomeUnknown(err) {
-		tx, c, claimed, err = s.stillOurs(ctx, err, n.AccountID, n.Transaction, 1, n.Holder)
-	}
-	if err != nil || !claimed || forbidden {
+	r, err := s.claim(ctx, cmd, provider, n.Transaction, n.Holder, func() (Transaction, clock, bool, error) { return s.store.beginAction(ctx, n) })
+	if r == nil || err != nil {
 		return nil, nil, err
 	}
-	faultpoint.Reach(faultpoint.BeginAfter, cmd.Nonce)
-	r := s.newRun(tx, c, started, provider, byRequest)
-	r.payment, r.requestID = p, cmd.RequestID
-	r.deliver = r.operate()
+	r.payment, r.deliver = p, r.operate()
 	return r, nil, nil
 }
 

@@ -19,14 +19,7 @@ import (
 // bounds is a CHECK of the payment's or the target's. A payment that has the wrong
 // status leaves the transaction unmade, and then the claim has nothing to point to:
 // its foreign key undoes the whole statement.
-const sqlBeginAction = `/* transactions.begin_action */
-WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
-claim AS (
-    INSERT INTO idempotency_keys (account_id, mode, key_id, operation, fingerprint, transaction_id, created_at, expires_at)
-    SELECT $1::uuid, $2::text, $3::text, $4::text, $5::bytea, $6::uuid, at, at + $7::bigint * interval '1 microsecond' FROM clock
-    ON CONFLICT (account_id, mode, key_id) DO NOTHING
-    RETURNING created_at AS at
-), payment AS (
+const sqlBeginAction = `/* transactions.begin_action */` + claimNonce + `, payment AS (
     UPDATE payments p
     SET settle_pending = p.settle_pending + CASE WHEN $9::text = 'CAPTURE' THEN $10::numeric ELSE 0 END,
         cancel_pending = p.cancel_pending + CASE WHEN $9 = 'CANCEL' THEN $10 ELSE 0 END,
@@ -62,25 +55,23 @@ SELECT claim.at, transaction.may_send_until FROM claim, transaction`
 // newAction is what beginAction inserts.
 type newAction struct {
 	Command
-	Transaction  uuid.UUID
-	Target       Transaction
-	Request      string
-	Allowed      []PaymentStatus
-	Holder       uuid.UUID
-	Instance     uuid.UUID
-	Terms        terms
-	ProviderName string
+	Transaction uuid.UUID
+	Target      Transaction
+	Request     string
+	Allowed     []PaymentStatus
+	Holder      uuid.UUID
+	Instance    uuid.UUID
+	Terms       terms
 }
 
-// beginAction makes the transaction if the nonce is free and the payment allows it. It
-// says whether the nonce was free; refused, that the payment does not allow it, and that
-// then nothing has changed.
-func (s store) beginAction(ctx context.Context, n newAction) (tx Transaction, c clock, claimed, refused bool, err error) {
+// beginAction makes the transaction if the nonce is free and the payment allows it, and
+// says whether both were so. If not, nothing has changed.
+func (s store) beginAction(ctx context.Context, n newAction) (tx Transaction, c clock, claimed bool, err error) {
 	defer func() { err = wrap("begin an action", err) }()
 	a := n.Action
 	tx = Transaction{
 		AccountID: n.AccountID, ID: n.Transaction, PaymentID: n.Target.PaymentID, TargetID: orNone(n.Target.ID), Mode: n.Mode, Type: a.Type,
-		Status: Created, Currency: n.Target.Currency, Amount: a.Amount, Provider: n.ProviderName, Nonce: n.Nonce, Policy: n.Policy.Name, Card: n.Target.Card,
+		Status: Created, Currency: n.Target.Currency, Amount: a.Amount, Provider: n.Target.Provider, Nonce: n.Nonce, Policy: n.Policy.Name, Card: n.Target.Card,
 		Request: n.Request, Fence: 1, LeaseHolder: n.Holder, TravelUS: n.Terms.travel().Microseconds(),
 	}
 	allowed := make([]string, len(n.Allowed))
@@ -91,20 +82,17 @@ func (s store) beginAction(ctx context.Context, n newAction) (tx Transaction, c 
 	err = s.db.Confirmed(ctx, func(db postgres.Tx) error {
 		return db.Raw(sqlBeginAction,
 			n.AccountID, n.Mode, n.Nonce, n.Operation, n.Print.Kept(), n.Transaction, n.Retention.Microseconds(),
-			tx.PaymentID, string(a.Type), a.Amount, tx.Currency, allowed, n.Target.ID, n.ProviderName, tx.Card, n.Request,
+			tx.PaymentID, string(a.Type), a.Amount, tx.Currency, allowed, n.Target.ID, tx.Provider, tx.Card, n.Request,
 			n.Holder, n.Instance, n.Terms.lease.Microseconds(), n.Terms.sendWindow().Microseconds(), n.Terms.firstLook().Microseconds(),
 			n.Terms.travel().Microseconds(), n.Policy.Name,
 		).Row().Scan(&c.at, &tx.MaySendUntil)
 	})
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return tx, c, false, false, nil
-	case postgres.IsConstraintViolation(err):
-		return tx, c, false, true, nil
+	if errors.Is(err, sql.ErrNoRows) || postgres.IsConstraintViolation(err) {
+		return tx, c, false, nil
 	}
 	c.after = time.Now()
 	tx.CreatedAt, tx.UpdatedAt = c.at, c.at
-	return tx, c, err == nil, false, err
+	return tx, c, err == nil, err
 }
 
 const sqlTransaction = `/* transactions.one */

@@ -279,19 +279,30 @@ func (s *Service) begin(ctx context.Context, cmd Command, p providers.Provider) 
 		Mode: cmd.Mode, Nonce: cmd.Nonce, Policy: cmd.Policy.Name, Operation: cmd.Operation, Print: cmd.Print, Retention: cmd.Retention,
 		Request: cmd.Request, Provider: p.Name(), Holder: uuid.New(), Instance: s.instance, Terms: s.terms(p),
 	}
+	r, err := s.claim(ctx, cmd, p, n.TransactionID, n.Holder, func() (Transaction, clock, bool, error) { return s.store.begin(ctx, n) })
+	if r == nil || err != nil {
+		return nil, err
+	}
+	r.payment, r.deliver = n.payment(r.tx.CreatedAt), cmd.charge(n.TransactionID)
+	return r, nil
+}
+
+// claim has the nonce claimed for a new transaction, and makes its holder's run. It
+// returns nil if insert says that nothing was claimed.
+func (s *Service) claim(ctx context.Context, cmd Command, p providers.Provider, transaction, holder uuid.UUID,
+	insert func() (Transaction, clock, bool, error),
+) (*run, error) {
 	started := time.Now()
 	faultpoint.Reach(faultpoint.BeginBefore, cmd.Nonce)
-	tx, c, claimed, err := s.store.begin(ctx, n)
+	tx, c, claimed, err := insert()
 	if postgres.IsOutcomeUnknown(err) {
-		tx, c, claimed, err = s.stillOurs(ctx, err, n.AccountID, n.TransactionID, 1, n.Holder)
+		tx, c, claimed, err = s.stillOurs(ctx, err, cmd.AccountID, transaction, 1, holder)
 	}
 	if err != nil || !claimed {
 		return nil, err
 	}
 	faultpoint.Reach(faultpoint.BeginAfter, cmd.Nonce)
 	r := s.newRun(tx, c, started, p, byRequest)
-	r.payment = n.payment(tx.CreatedAt)
-	r.deliver = cmd.charge(n.TransactionID)
 	r.requestID = cmd.RequestID
 	return r, nil
 }

@@ -21,18 +21,23 @@ import (
 // taken over: five beats of one second.
 const beatsMissed = "interval '5 seconds'"
 
-// sqlBegin claims the nonce and makes payment and transaction, all or nothing,
-// in one statement. If the nonce is taken, nothing is inserted and no row comes
-// back. DO NOTHING rather than a DO UPDATE that never matches: on a hot duplicate
-// it writes no WAL and takes no row lock.
-const sqlBegin = `/* transactions.begin */
+// claimNonce is how a statement begins that claims a nonce ($1 account, $2 mode, $3
+// nonce, $4 operation, $5 fingerprint, $6 transaction, $7 retention in microseconds). What
+// follows hangs on claim, which has no row if the nonce is taken. DO NOTHING rather than a
+// DO UPDATE that never matches: on a hot duplicate it writes no WAL and takes no row lock.
+const claimNonce = `
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
 claim AS (
     INSERT INTO idempotency_keys (account_id, mode, key_id, operation, fingerprint, transaction_id, created_at, expires_at)
     SELECT $1::uuid, $2::text, $3::text, $4::text, $5::bytea, $6::uuid, at, at + $7::bigint * interval '1 microsecond' FROM clock
     ON CONFLICT (account_id, mode, key_id) DO NOTHING
     RETURNING created_at AS at
-), payment AS (
+)`
+
+// sqlBegin claims the nonce and makes payment and transaction, all or nothing,
+// in one statement. If the nonce is taken, nothing is inserted and no row comes
+// back.
+const sqlBegin = `/* transactions.begin */` + claimNonce + `, payment AS (
     INSERT INTO payments (account_id, id, mode, merchant_order_id, status, sub_status, currency, amount,
                           authorize_pending, settle_pending, request, created_at, updated_at)
     SELECT $1, $8::uuid, $2, $9::text, $10::text, $11::text, $12::text, $13::numeric,

@@ -184,7 +184,6 @@ func selectThenInsert() Mutant {
 	faultpoint.Reach(faultpoint.BeginBefore, cmd.Nonce)
 `},
 			{storeFile, "    ON CONFLICT (account_id, mode, key_id) DO NOTHING\n", ""},
-			{actionFile, "    ON CONFLICT (account_id, mode, key_id) DO NOTHING\n", ""},
 		},
 		Setup: `ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey;
 CREATE INDEX idempotency_keys_key ON idempotency_keys (account_id, mode, key_id);`,
