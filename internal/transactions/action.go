@@ -183,7 +183,8 @@ func (s *Service) beginAction(ctx context.Context, cmd Command) (*run, *apierr.E
 	if r == nil || err != nil {
 		return nil, nil, err
 	}
-	r.payment, r.deliver = p, r.operate()
+	r.payment = p // of which operate tells the provider the order
+	r.deliver = r.operate()
 	return r, nil, nil
 }
 
