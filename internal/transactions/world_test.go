@@ -71,6 +71,9 @@ func (p *psp) Operate(ctx context.Context, o providers.Operation, may providers.
 	if !may() {
 		return providers.Result{Outcome: providers.NotReached}
 	}
+	if o.MerchantOrderID == "" { // as no provider would take it
+		return providers.Result{Outcome: providers.Refused, Detail: "an operation without its order"}
+	}
 	p.mu.Lock()
 	f := operating(func(_ context.Context, p *psp, o providers.Operation) providers.Result { return p.operate(o) })
 	if len(p.onOperate) > 0 {
