@@ -170,6 +170,12 @@ type attempt struct {
 	heard   harness.Answer
 }
 
+// paid says whether the client was answered before the kill. An answer is more than
+// one segment long: a kill can leave its first half, and a status with it.
+func (a *attempt) paid() bool {
+	return a.heard.Err == nil && a.heard.Status == http.StatusCreated
+}
+
 func (c *campaign) run(t *testing.T, v victim, rounds int) {
 	t.Helper()
 	d := newDice(t, t.Name())
@@ -252,7 +258,7 @@ func (c *campaign) comeBack(t *testing.T, a *attempt, ready time.Time) {
 		t.Errorf("%s, %s: answered %s after the restart was ready", a.payment.Description, met, took)
 	}
 	c.tally.add(met, took)
-	if a.heard.Status == http.StatusCreated && !answer.Same(a.heard) {
+	if a.paid() && !answer.Same(a.heard) {
 		t.Errorf("%s: answered %s, and after the restart %s", a.payment.Description, a.heard, answer)
 	}
 	if again := c.client.Pay(ctx, a.payment); again.Err != nil || !again.Same(answer) || !again.Replayed() {
@@ -271,7 +277,7 @@ func (c *campaign) comeBack(t *testing.T, a *attempt, ready time.Time) {
 
 // standing tells where the kill met a payment.
 func (c *campaign) standing(ctx context.Context, a *attempt) (string, error) {
-	if a.heard.Status == http.StatusCreated {
+	if a.paid() {
 		return stateHeard, nil
 	}
 	all, err := c.client.Lives(ctx, a.payment.Nonce)
