@@ -32,6 +32,14 @@ var privileges = map[string]string{
 	"differences":           "SELECT, INSERT, UPDATE",
 	"database_identity":     "SELECT, INSERT, UPDATE",
 
+	"customers":         "SELECT, INSERT, UPDATE, DELETE",
+	"customer_sessions": "SELECT, INSERT, DELETE",
+	"payment_methods":   "SELECT, INSERT, UPDATE",
+	"payment_links":     "SELECT, INSERT, UPDATE",
+	"checkout_sessions": "SELECT, INSERT, UPDATE",
+	"one_time_tokens":   "SELECT, INSERT, UPDATE",
+	"payment_sources":   "SELECT, INSERT",
+
 	"reconciliation_progress": "SELECT, INSERT, UPDATE",
 
 	"schema_migrations": "SELECT",

@@ -17,7 +17,7 @@ import (
 
 // previousRelease is the commit that stands for the release before this one: its
 // schema is the one before ours. It moves on with each release.
-const previousRelease = "d04e040d46d4913bb34b84d7aae9a2a900141f1d"
+const previousRelease = "0df572712bd9d70301f9f9040feb311546ee7555"
 
 // buildPrevious builds the release before from the repository's history, and says so
 // where there is none: in a source archive nobody can try this.
