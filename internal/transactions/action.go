@@ -11,6 +11,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/money"
@@ -70,32 +71,32 @@ func parseAction(body jsontree.Value, route Route) (Action, error) {
 	if body.Kind() != jsontree.Object {
 		return Action{}, apierr.New(apierr.InvalidRequest, "$ must be an object")
 	}
-	v, rule := &validator{}, actionRules[route]
+	v, rule := &checker{}, actionRules[route]
 	a := Action{
 		Route: route, Type: rule.typ,
-		MerchantReference: v.text(body.Get("merchant_reference"), minText, maxText),
-		Description:       v.text(body.Get("description"), minText, maxText),
-		AdditionalData:    v.descriptive(body.Get("additional_data")),
+		MerchantReference: v.Text(body.Get("merchant_reference"), fields.MinText, fields.MaxText),
+		Description:       v.Text(body.Get("description"), fields.MinText, fields.MaxText),
+		AdditionalData:    v.Descriptive(body.Get("additional_data")),
 	}
 	if rule.referenceRequired {
-		v.required(body.Get("merchant_reference"))
+		v.Required(body.Get("merchant_reference"))
 	}
-	if at := body.Get("reason"); at.Given() || rule.reasonRequired && v.required(at) {
+	if at := body.Get("reason"); at.Given() || rule.reasonRequired && v.Required(at) {
 		a.Reason, _ = at.Text()
 		if !slices.Contains(rule.reasons, a.Reason) {
-			v.invalid(at, "must be "+oneOf(rule.reasons))
+			v.Invalid(at, "must be "+oneOf(rule.reasons))
 		}
 	}
 	if at := body.Get("amount"); rule.amount && (at.Given() || rule.amountRequired) {
-		a.Amount, a.Currency = v.money(at, money.Check)
+		a.Amount, a.Currency = v.Money(at, money.Check)
 	}
-	if at := body.Get("simplified_mode"); v.boolean(at, false) {
-		v.invalid(at, "must be false: automatic retries of a declined operation are not available")
+	if at := body.Get("simplified_mode"); v.Boolean(at, false) {
+		v.Invalid(at, "must be false: automatic retries of a declined operation are not available")
 	}
-	v.unavailable(body.Get("split_marketplace"), jsontree.Array)
-	v.object(body.Get("customer_payer"))
-	v.object(body.Get("response_additional_data"))
-	return a, v.err()
+	v.Unavailable(body.Get("split_marketplace"), jsontree.Array)
+	v.Object(body.Get("customer_payer"))
+	v.Object(body.Get("response_additional_data"))
+	return a, v.Err()
 }
 
 // keptAction is what is kept of an action, to be sent again, given back and compared

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/merchants"
@@ -322,10 +323,10 @@ func TestH67LargestLegalRequestsAnswerIsReplayedAsItIs(t *testing.T) {
 // largest is a payment with all that may describe one, at its limits.
 func (c *client) largest() []byte {
 	c.w.t.Helper()
-	described := json.RawMessage(`{"text":"` + strings.Repeat("<", maxDescriptiveMember-len(`{"text":""}`)) + `"}`)
+	described := json.RawMessage(`{"text":"` + strings.Repeat("<", fields.MaxDescriptive-len(`{"text":""}`)) + `"}`)
 	var pairs []string
-	for i := range maxMetadata - 10 { // the body has a limit, too
-		pairs = append(pairs, fmt.Sprintf(`{"key":"%d","value":"%s"}`, i, strings.Repeat("<", maxMetadataValue)))
+	for i := range fields.MaxMetadata - 10 { // the body has a limit, too
+		pairs = append(pairs, fmt.Sprintf(`{"key":"%d","value":"%s"}`, i, strings.Repeat("<", fields.MaxMetadataValue)))
 	}
 	card := `{"number":"4111111111111111","holder_name":"John Doe","expiration_month":11,"expiration_year":28,"security_code":"123"}`
 	body := bytes.TrimSuffix(c.body("order-1", map[string]any{"payment_method": nil}), []byte("}"))

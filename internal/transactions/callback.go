@@ -9,6 +9,7 @@ import (
 
 	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/internal/faultpoint"
+	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
 )
@@ -62,8 +63,8 @@ func (s *Service) Callback(ctx context.Context, provider string, header http.Hea
 // calledBackAbout is the transaction that a message names, in full.
 func (s *Service) calledBackAbout(ctx context.Context, p providers.Provider, o providers.Order) (Transaction, error) {
 	unknown := apierr.New(apierr.NotFound, "there is no transaction with this reference")
-	account, known := idOf(o.AccountID)
-	id, isID := idOf(o.Reference)
+	account, known := fields.ParseID(o.AccountID)
+	id, isID := fields.ParseID(o.Reference)
 	if !known || !isID {
 		return Transaction{}, unknown
 	}

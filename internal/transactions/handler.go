@@ -3,7 +3,6 @@ package transactions
 import (
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/internal/faultpoint"
+	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/jsontree"
@@ -48,16 +48,16 @@ func (h *Handler) Mount(e *echo.Echo) {
 	h.moves(e, idem.Route{Path: "/v1/payments/:payment_id/transactions/:transaction_id/refund"}, act(RouteRefund))
 	h.moves(e, idem.Route{Path: "/v1/payments/:payment_id/transactions/:transaction_id/cancel-or-refund"}, act(RouteCancelOrRefund))
 	h.moves(e, idem.Route{Path: "/v1/payments/:payment_id/cancel-or-refund"}, act(RouteCancelOrRefund))
-	e.GET("/v1/payments", h.list, h.authenticate)
-	e.GET("/v1/payments/:payment_id", h.get, h.authenticate)
-	e.GET("/v1/idempotency-keys", h.lookup, h.authenticate)
-	e.GET("/v1/idempotency-keys/*", h.lookup, h.authenticate)
+	e.GET("/v1/payments", h.list, h.authenticate())
+	e.GET("/v1/payments/:payment_id", h.get, h.authenticate())
+	e.GET("/v1/idempotency-keys", h.lookup, h.authenticate())
+	e.GET("/v1/idempotency-keys/*", h.lookup, h.authenticate())
 }
 
 // ErrorStyle is how errors look that a request's client can read: by the merchant whose
 // public key it shows, before anybody has looked whether it is theirs.
 func (h *Handler) ErrorStyle(r *http.Request) apierr.Style {
-	return h.service.policies.Of(h.auth.PolicyOfKey(r.Header.Get(headerPublicKey))).Errors
+	return h.service.StyleOf(h.auth.PolicyOfKey(r.Header.Get(merchants.HeaderPublicKey)))
 }
 
 // order is what a request asks for: target is what its path names, "" for nothing, and
@@ -80,39 +80,20 @@ func (h *Handler) moves(e *echo.Echo, r idem.Route, read func(c echo.Context) (o
 			return err
 		}
 		return h.execute(c, r, o)
-	}, h.authenticate)
+	}, h.authenticate())
 }
 
-const keyCaller = "oncepay.caller"
-
-const headerPublicKey = "public-api-key"
-
-// authenticate asks the directory in memory, before anything is read.
-func (h *Handler) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		header := c.Request().Header
-		from, _ := netip.ParseAddr(c.RealIP()) // what is none is on nobody's list
-		caller, err := h.auth.Authenticate(header.Get(headerPublicKey), header.Get("private-secret-key"), from)
-		if err != nil {
-			return err
-		}
-		line := httpapi.LineOf(c)
-		line.AccountID, line.Mode = caller.AccountID.String(), caller.Mode
-		c.Set(keyCaller, caller)
-		// From here on one policy holds for this request, whatever becomes of the merchant's.
-		httpapi.SetStyle(c, h.service.policies.Of(caller.Policy).Errors)
-		return next(c)
-	}
+// authenticate lets merchants' backends in.
+func (h *Handler) authenticate() echo.MiddlewareFunc {
+	return merchants.Authenticate(h.auth, h.service.StyleOf)
 }
 
-func callerOf(c echo.Context) merchants.Caller {
-	caller, _ := c.Get(keyCaller).(merchants.Caller)
-	return caller
-}
+// StyleOf is how errors look under a policy.
+func (s *Service) StyleOf(policy string) apierr.Style { return s.policies.Of(policy).Errors }
 
 // create is POST /v1/payments.
 func (h *Handler) create(c echo.Context) (order, error) {
-	caller := callerOf(c)
+	caller := merchants.CallerOf(c)
 	return order{parse: func(cmd *Command, body jsontree.Value) (err error) {
 		cmd.Request, err = parseRequest(body, h.service.rulesFor(caller))
 		return err
@@ -123,12 +104,12 @@ func (h *Handler) create(c echo.Context) (order, error) {
 func act(route Route) func(c echo.Context) (order, error) {
 	return func(c echo.Context) (order, error) {
 		target, transaction := c.Param("payment_id"), uuid.Nil
-		payment, known := idOf(target)
+		payment, known := fields.ParseID(target)
 		if !known {
 			return order{}, apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
 		}
 		if id := c.Param("transaction_id"); id != "" {
-			if transaction, known = idOf(id); !known || transaction == uuid.Nil { // Nil stands for none
+			if transaction, known = fields.ParseID(id); !known || transaction == uuid.Nil { // Nil stands for none
 				return order{}, apierr.New(apierr.TransactionNotFound, "there is no transaction with this id in the payment")
 			}
 			target += "/" + id
@@ -142,15 +123,9 @@ func act(route Route) func(c echo.Context) (order, error) {
 	}
 }
 
-// idOf reads an id in the one form in which we write it.
-func idOf(s string) (uuid.UUID, bool) {
-	id, err := uuid.Parse(s)
-	return id, err == nil && len(s) == len(id.String())
-}
-
 // execute reads a request that moves money and has it carried out.
 func (h *Handler) execute(c echo.Context, r idem.Route, o order) error {
-	caller := callerOf(c)
+	caller := merchants.CallerOf(c)
 	cmd := Command{
 		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policies.Of(caller.Policy),
 		Operation: strings.TrimSpace(r.Method + " " + r.Path + " " + o.target), RequestID: httpapi.RequestID(c), ArrivedAt: time.Now(),
@@ -203,7 +178,7 @@ func unprotected(err error) error {
 func (s *Service) rulesFor(caller merchants.Caller) rules {
 	live := caller.Mode == merchants.Live
 	return rules{
-		accountID: caller.AccountID.String(), luhn: live, rawCards: !live || s.rawLive,
+		account: caller.AccountID, luhn: live, rawCards: !live || s.rawLive,
 		cardFingerprint: s.prints.Card, cardByOther: s.prints.CardByOther,
 	}
 }
@@ -247,7 +222,7 @@ func respond(c echo.Context, a Answer, err error) error {
 
 // get is GET /v1/payments/{payment_id}. Another merchant's payment is not found.
 func (h *Handler) get(c echo.Context) error {
-	id, known := idOf(c.Param("payment_id"))
+	id, known := fields.ParseID(c.Param("payment_id"))
 	if !known {
 		return apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
 	}
@@ -255,7 +230,7 @@ func (h *Handler) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	caller := callerOf(c)
+	caller := merchants.CallerOf(c)
 	p, err := h.service.store.payment(c.Request().Context(), caller.AccountID, id)
 	if err == nil && p.Mode != caller.Mode {
 		err = apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
@@ -276,7 +251,7 @@ func (h *Handler) get(c echo.Context) error {
 
 // list is GET /v1/payments?merchant_order_id=, the newest first.
 func (h *Handler) list(c echo.Context) error {
-	caller, order := callerOf(c), c.QueryParam("merchant_order_id")
+	caller, order := merchants.CallerOf(c), c.QueryParam("merchant_order_id")
 	if order == "" {
 		return apierr.New(apierr.MissingParameters, "merchant_order_id is required")
 	}
@@ -353,7 +328,7 @@ func (h *Handler) present(c echo.Context, caller merchants.Caller, show view, ps
 // lookup is GET /v1/idempotency-keys/{nonce}, or ?nonce=: the merchant's own
 // lives, in the mode of the key.
 func (h *Handler) lookup(c echo.Context) error {
-	caller := callerOf(c)
+	caller := merchants.CallerOf(c)
 	if wait := h.lookups.Take(caller.AccountID.String()); wait > 0 {
 		return httpapi.TooMany("this account has looked up too many nonces within a minute; wait for Retry-After", wait)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 )
@@ -86,7 +87,7 @@ var wrongMembers = []wrongAct{
 	{"customer_payer", `"geheim"`, apierr.InvalidParameters, []string{"$.customer_payer must be an object"}},
 	{"response_additional_data", `true`, apierr.InvalidParameters, []string{"$.response_additional_data must be an object"}},
 	{"additional_data", `[]`, apierr.InvalidParameters, []string{"$.additional_data must be an object"}},
-	{"additional_data", `{"geheim":"` + strings.Repeat("x", maxDescriptiveMember) + `"}`, apierr.InvalidParameters, []string{"$.additional_data must have at most 65536 bytes"}},
+	{"additional_data", `{"geheim":"` + strings.Repeat("x", fields.MaxDescriptive) + `"}`, apierr.InvalidParameters, []string{"$.additional_data must have at most 65536 bytes"}},
 	{"reason", `"geheim"`, apierr.InvalidParameters, nil}, // in each action's own words
 	{"reason", `""`, apierr.InvalidParameters, nil},
 	{"reason", `7`, apierr.InvalidParameters, nil},

@@ -90,21 +90,21 @@ func parseDecision(body jsontree.Value) (Decision, error) {
 	if body.Kind() != jsontree.Object {
 		return Decision{}, apierr.New(apierr.InvalidRequest, "$ must be an object")
 	}
-	v := &validator{}
+	v := &checker{}
 	d := Decision{
-		ProviderReference: v.text(body.Get("provider_reference"), 0, maxProviderReference),
-		Reason:            v.requiredText(body.Get("reason"), 1, maxReason),
+		ProviderReference: v.Text(body.Get("provider_reference"), 0, maxProviderReference),
+		Reason:            v.RequiredText(body.Get("reason"), 1, maxReason),
 	}
-	if at := body.Get("outcome"); v.required(at) {
+	if at := body.Get("outcome"); v.Required(at) {
 		switch outcome, _ := at.Text(); outcome {
 		case "succeeded":
 			d.Succeeded = true
 		case "failed":
 		default:
-			v.invalid(at, "must be succeeded or failed")
+			v.Invalid(at, "must be succeeded or failed")
 		}
 	}
-	return d, v.err()
+	return d, v.Err()
 }
 
 // writeMargin is for the answer itself, once it is there.

@@ -61,9 +61,9 @@ func parseWish(body jsontree.Value) (wish, error) {
 	if body.Kind() != jsontree.Object {
 		return wish{}, apierr.New(apierr.InvalidRequest, "$ must be an object")
 	}
-	v := &validator{}
-	w := wish{After: v.text(body.Get("after"), 1, maxCursor), Provider: v.text(body.Get("provider"), 1, maxProviderName)}
-	if since := body.Get("since"); w.After == "" && v.required(since) {
+	v := &checker{}
+	w := wish{After: v.Text(body.Get("after"), 1, maxCursor), Provider: v.Text(body.Get("provider"), 1, maxProviderName)}
+	if since := body.Get("since"); w.After == "" && v.Required(since) {
 		text, _ := since.Text()
 		ago, err := time.ParseDuration(text)
 		if err == nil && ago > 0 {
@@ -75,15 +75,15 @@ func parseWish(body jsontree.Value) (wish, error) {
 	if until := body.Get("until"); until.Given() {
 		w.Until = v.moment(until, "must be a time such as 2026-11-22T08:00:00Z")
 	}
-	return w, v.err()
+	return w, v.Err()
 }
 
 // moment reads a time of RFC 3339.
-func (v *validator) moment(at jsontree.Value, rule string) time.Time {
+func (v *checker) moment(at jsontree.Value, rule string) time.Time {
 	text, _ := at.Text()
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil || t.Year() < 2000 || t.Year() > 9999 { // PostgreSQL's times end elsewhere
-		v.invalid(at, rule)
+		v.Invalid(at, rule)
 	}
 	return t
 }

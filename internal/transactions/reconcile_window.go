@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/providers"
 )
@@ -214,8 +215,8 @@ type booking struct {
 // names is the transaction that a booking is about, if its reference can be one of ours.
 func (b booking) names() (account, id uuid.UUID, reversal, ok bool) {
 	reference, reversal := strings.CutSuffix(b.Order.Reference, reversalSuffix)
-	id, isID := idOf(reference)
-	account, isAccount := idOf(b.Order.AccountID)
+	id, isID := fields.ParseID(reference)
+	account, isAccount := fields.ParseID(b.Order.AccountID)
 	return account, id, reversal, isID && isAccount
 }
 

@@ -3,16 +3,13 @@ package transactions
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strconv"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
 
 	"github.com/oncepay/oncepay/internal/apierr"
-	"github.com/oncepay/oncepay/internal/iso"
+	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/money"
 	"github.com/oncepay/oncepay/internal/providers"
@@ -20,22 +17,14 @@ import (
 
 // Limits of the contract, in characters unless said otherwise.
 const (
-	minText              = 3   // merchant_order_id, description, references
-	maxText              = 255 // the same
-	maxCallbackURL       = 526
-	maxSoftDescriptor    = 15 // what card networks print on a statement
-	maxMetadata          = 120
-	maxMetadataKey       = 48
-	maxMetadataValue     = 512
-	maxHolderName        = 255
-	maxInstallments      = 99
-	minCardDigits        = 12 // ISO/IEC 7812 allows fewer, no network issues them
-	maxCardDigits        = 19
-	minSecurityCode      = 3
-	maxSecurityCode      = 4
-	maxExpirationYear    = 99
-	maxMessages          = 20       // so that an answer to nonsense stays short
-	maxDescriptiveMember = 64 << 10 // bytes, of customer_payer and additional_data each
+	maxSoftDescriptor = 15 // what card networks print on a statement
+	maxHolderName     = 255
+	maxInstallments   = 99
+	minCardDigits     = 12 // ISO/IEC 7812 allows fewer, no network issues them
+	maxCardDigits     = 19
+	minSecurityCode   = 3
+	maxSecurityCode   = 4
+	maxExpirationYear = 99
 )
 
 // Workflows of the contract. Only a direct one needs no checkout session.
@@ -85,128 +74,15 @@ func (r Request) Type() Type {
 
 // Rules that depend on who is asking.
 type rules struct {
-	accountID       string
+	account         uuid.UUID
 	luhn            bool // in live mode; published test cards fail it
 	rawCards        bool // whether card numbers may come through us at all
 	cardFingerprint func(number string) string
 	cardByOther     func(number string) string // nil: the installation has one secret
 }
 
-// validator collects what is wrong with a body: places and rules, never values.
-type validator struct {
-	code     apierr.Code
-	messages []string
-}
-
-// fail notes one broken rule. The first one's code is the answer's.
-func (v *validator) fail(code apierr.Code, at jsontree.Value, rule string) {
-	if v.code == "" {
-		v.code = code
-	}
-	if len(v.messages) < maxMessages {
-		v.messages = append(v.messages, at.Path()+" "+rule)
-	}
-}
-
-func (v *validator) invalid(at jsontree.Value, rule string) {
-	v.fail(apierr.InvalidParameters, at, rule)
-}
-
-// required says whether a member is there, and notes it if not.
-func (v *validator) required(at jsontree.Value) bool {
-	if !at.Given() {
-		v.fail(apierr.MissingParameters, at, "is required")
-		return false
-	}
-	return true
-}
-
-// text reads an optional string of lo to hi characters without control
-// characters.
-func (v *validator) text(at jsontree.Value, lo, hi int) string {
-	if !at.Given() {
-		return ""
-	}
-	s, ok := at.Text()
-	if !ok {
-		v.invalid(at, "must be a string")
-		return ""
-	}
-	if n := utf8.RuneCountInString(s); n < lo || n > hi {
-		v.invalid(at, fmt.Sprintf("must have %d to %d characters", lo, hi))
-	} else if strings.ContainsFunc(s, unicode.IsControl) {
-		v.invalid(at, "must not contain control characters")
-	}
-	return s
-}
-
-func (v *validator) requiredText(at jsontree.Value, lo, hi int) string {
-	if !v.required(at) {
-		return ""
-	}
-	return v.text(at, lo, hi)
-}
-
-// integer reads an optional whole number from lo to hi, or returns other.
-func (v *validator) integer(at jsontree.Value, lo, hi, other int) int {
-	if !at.Given() {
-		return other
-	}
-	s, isNumber := at.Number()
-	n, err := strconv.Atoi(s)
-	if !isNumber || err != nil || n < lo || n > hi {
-		v.invalid(at, fmt.Sprintf("must be a whole number from %d to %d", lo, hi))
-		return other
-	}
-	return n
-}
-
-func (v *validator) boolean(at jsontree.Value, other bool) bool {
-	if !at.Given() {
-		return other
-	}
-	b, ok := at.Bool()
-	if !ok {
-		v.invalid(at, "must be true or false")
-		return other
-	}
-	return b
-}
-
-// object notes a member that is there and no object.
-func (v *validator) object(at jsontree.Value) jsontree.Value {
-	if at.Given() && at.Kind() != jsontree.Object {
-		v.invalid(at, "must be an object")
-	}
-	return at
-}
-
-// descriptive reads an object that we keep and give back without reading it.
-func (v *validator) descriptive(at jsontree.Value) json.RawMessage {
-	if !at.Given() {
-		return nil
-	}
-	data := v.object(at).JSON()
-	if len(data) > maxDescriptiveMember {
-		v.invalid(at, "must have at most 65536 bytes")
-	}
-	return data
-}
-
-// unavailable refuses an instruction about money that we would have to ignore. An
-// empty one of its kind says nothing.
-func (v *validator) unavailable(at jsontree.Value, kind jsontree.Kind) {
-	if at.Given() && (at.Kind() != kind || at.Len() > 0) {
-		v.invalid(at, "is not available yet and must be left out")
-	}
-}
-
-func (v *validator) err() error {
-	if v.code == "" {
-		return nil
-	}
-	return apierr.New(v.code, v.messages...)
-}
+// checker reads what only payments and what acts on them have.
+type checker struct{ fields.Checker }
 
 // parseRequest reads a body. What moves money is checked hard; what describes is
 // checked for type and size alone. It reports everything that is wrong, at most 20
@@ -215,80 +91,33 @@ func parseRequest(body jsontree.Value, rules rules) (Request, error) {
 	if body.Kind() != jsontree.Object {
 		return Request{}, apierr.New(apierr.InvalidRequest, "$ must be an object")
 	}
-	v := &validator{}
+	v := &checker{}
 	r := Request{
-		MerchantOrderID:   v.requiredText(body.Get("merchant_order_id"), minText, maxText),
-		MerchantReference: v.text(body.Get("merchant_reference"), minText, maxText),
-		Description:       v.requiredText(body.Get("description"), minText, maxText),
-		CallbackURL:       v.text(body.Get("callback_url"), minText, maxCallbackURL),
-		CustomerPayer:     v.descriptive(body.Get("customer_payer")),
-		AdditionalData:    v.descriptive(body.Get("additional_data")),
+		AccountID:         rules.account.String(),
+		MerchantOrderID:   v.RequiredText(body.Get("merchant_order_id"), fields.MinText, fields.MaxText),
+		MerchantReference: v.Text(body.Get("merchant_reference"), fields.MinText, fields.MaxText),
+		Description:       v.RequiredText(body.Get("description"), fields.MinText, fields.MaxText),
+		CallbackURL:       v.URL(body.Get("callback_url")),
+		CustomerPayer:     v.Descriptive(body.Get("customer_payer")),
+		AdditionalData:    v.Descriptive(body.Get("additional_data")),
 	}
-	if at := body.Get("account_id"); v.required(at) {
-		r.AccountID, _ = at.Text()
-		if !strings.EqualFold(r.AccountID, rules.accountID) {
-			v.fail(apierr.InvalidAccountID, at, "must be the account of the API key")
-		}
-		r.AccountID = rules.accountID
-	}
-	if at := body.Get("country"); v.required(at) {
-		r.Country, _ = at.Text()
-		if !iso.Country(r.Country) {
-			v.fail(apierr.CountryNotSupported, at, "must be an ISO 3166-1 alpha-2 country code in capitals")
-		}
-	}
+	v.Account(body.Get("account_id"), rules.account)
+	r.Country = v.Country(body.Get("country"))
 	check := money.Check
 	if verify, _ := body.Get("payment_method").Get("detail").Get("card").Get("verify").Bool(); verify {
 		check = nothing
 	}
-	r.Amount, r.Currency = v.money(body.Get("amount"), check)
+	r.Amount, r.Currency = v.Money(body.Get("amount"), check)
 	v.workflow(&r, body)
 	v.paymentMethod(&r, body.Get("payment_method"), rules)
-	r.Metadata = v.metadata(body.Get("metadata"))
-	v.unavailable(body.Get("split_marketplace"), jsontree.Array)
-	v.unavailable(body.Get("subscription"), jsontree.Object)
-	v.unavailable(body.Get("amount").Get("currency_conversion"), jsontree.Object)
-	if at := v.object(body.Get("fraud_screening")).Get("stand_alone"); v.boolean(at, false) {
-		v.invalid(at, "must be false: stand-alone screening is not available yet")
+	r.Metadata = v.Metadata(body.Get("metadata"))
+	v.Unavailable(body.Get("split_marketplace"), jsontree.Array)
+	v.Unavailable(body.Get("subscription"), jsontree.Object)
+	v.Unavailable(body.Get("amount").Get("currency_conversion"), jsontree.Object)
+	if at := v.Object(body.Get("fraud_screening")).Get("stand_alone"); v.Boolean(at, false) {
+		v.Invalid(at, "must be false: stand-alone screening is not available yet")
 	}
-	return r, v.err()
-}
-
-// money reads a required amount with its currency. check says whether that much may be
-// asked for.
-func (v *validator) money(at jsontree.Value, check func(amount decimal.Decimal, currency string) error) (amount decimal.Decimal, currency string) {
-	if !v.required(at) {
-		return amount, ""
-	}
-	v.object(at)
-	if c := at.Get("currency"); v.required(c) {
-		currency, _ = c.Text()
-		if _, known := money.MinorUnits(currency); !known {
-			v.fail(apierr.CurrencyNotAllowed, c, money.ErrCurrency.Error())
-			currency = ""
-		}
-	}
-	value := at.Get("value")
-	if !v.required(value) {
-		return amount, currency
-	}
-	raw, ok := value.Number()
-	if !ok {
-		raw, ok = value.Text()
-	}
-	if !ok {
-		v.fail(apierr.InvalidAmount, value, "must be a number, or a string that holds one")
-		return amount, currency
-	}
-	amount, err := money.Parse(raw)
-	if err == nil && currency != "" {
-		err = check(amount, currency)
-	}
-	if err != nil {
-		v.fail(apierr.InvalidAmount, value, err.Error())
-		return decimal.Decimal{}, currency
-	}
-	return amount, currency
+	return r, v.Err()
 }
 
 // errVerifiesNothing is the rule for the amount of a verification.
@@ -302,11 +131,11 @@ func nothing(amount decimal.Decimal, _ string) error {
 	return nil
 }
 
-func (v *validator) workflow(r *Request, body jsontree.Value) {
+func (v *checker) workflow(r *Request, body jsontree.Value) {
 	at, session := body.Get("workflow"), body.Get("checkout").Get("session")
-	v.object(body.Get("checkout"))
-	sessionID := v.text(session, 0, maxText)
-	r.Workflow = v.text(at, 1, maxText)
+	v.Object(body.Get("checkout"))
+	sessionID := v.Text(session, 0, fields.MaxText)
+	r.Workflow = v.Text(at, 1, fields.MaxText)
 	if !at.Given() {
 		r.Workflow = workflowDirect
 		if sessionID != "" {
@@ -317,69 +146,69 @@ func (v *validator) workflow(r *Request, body jsontree.Value) {
 	case workflowDirect:
 	case workflowSDKCheckout, "CHECKOUT", "SDK_SEAMLESS":
 		if sessionID == "" {
-			v.fail(apierr.MissingParameters, session, "is required by this workflow")
+			v.Fail(apierr.MissingParameters, session, "is required by this workflow")
 			return
 		}
-		v.fail(apierr.CheckoutSessionNotFound, session, "must be a checkout session of this account")
+		v.Fail(apierr.CheckoutSessionNotFound, session, "must be a checkout session of this account")
 	case "REDIRECT":
-		v.fail(apierr.UnavailablePaymentMethod, at, "must not be REDIRECT: no redirect method is available")
+		v.Fail(apierr.UnavailablePaymentMethod, at, "must not be REDIRECT: no redirect method is available")
 	default:
-		v.invalid(at, "must be DIRECT, SDK_CHECKOUT, CHECKOUT, SDK_SEAMLESS or REDIRECT")
+		v.Invalid(at, "must be DIRECT, SDK_CHECKOUT, CHECKOUT, SDK_SEAMLESS or REDIRECT")
 	}
 }
 
-func (v *validator) paymentMethod(r *Request, at jsontree.Value, rules rules) {
-	if !v.required(at) {
+func (v *checker) paymentMethod(r *Request, at jsontree.Value, rules rules) {
+	if !v.Required(at) {
 		return
 	}
-	v.object(at)
+	v.Object(at)
 	for _, name := range []string{"vaulted_token", "token"} {
-		if t := at.Get(name); v.text(t, 0, maxText) != "" {
-			v.fail(apierr.InvalidToken, t, "must be a token of this account")
+		if t := at.Get(name); v.Text(t, 0, fields.MaxText) != "" {
+			v.Fail(apierr.InvalidToken, t, "must be a token of this account")
 			return
 		}
 	}
 	typ := at.Get("type")
-	if !v.required(typ) {
+	if !v.Required(typ) {
 		return
 	}
 	if s, _ := typ.Text(); s != categoryCard {
-		v.fail(apierr.UnavailablePaymentMethod, typ, "must be CARD: no other payment method is available")
+		v.Fail(apierr.UnavailablePaymentMethod, typ, "must be CARD: no other payment method is available")
 		return
 	}
-	if vault := at.Get("vault_on_success"); v.boolean(vault, false) {
-		v.invalid(vault, "must be false: vaulting is not available yet")
+	if vault := at.Get("vault_on_success"); v.Boolean(vault, false) {
+		v.Invalid(vault, "must be false: vaulting is not available yet")
 	}
-	v.card(r, v.object(at.Get("detail")).Get("card"), rules)
+	v.card(r, v.Object(at.Get("detail")).Get("card"), rules)
 }
 
-func (v *validator) card(r *Request, at jsontree.Value, rules rules) {
-	if !v.required(at) {
+func (v *checker) card(r *Request, at jsontree.Value, rules rules) {
+	if !v.Required(at) {
 		return
 	}
-	v.object(at)
-	r.Capture = v.boolean(at.Get("capture"), true)
-	r.Installments = v.integer(at.Get("installments"), 1, maxInstallments, 1)
-	r.SoftDescriptor = v.text(at.Get("soft_descriptor"), 0, maxSoftDescriptor)
-	r.StoredCredentials = v.descriptive(at.Get("stored_credentials"))
-	r.Verify = v.boolean(at.Get("verify"), false)
-	v.unavailable(at.Get("delayed_capture_settings"), jsontree.Object)
-	v.unavailable(at.Get("delayed_cancel_settings"), jsontree.Object)
+	v.Object(at)
+	r.Capture = v.Boolean(at.Get("capture"), true)
+	r.Installments = v.Integer(at.Get("installments"), 1, maxInstallments, 1)
+	r.SoftDescriptor = v.Text(at.Get("soft_descriptor"), 0, maxSoftDescriptor)
+	r.StoredCredentials = v.Descriptive(at.Get("stored_credentials"))
+	r.Verify = v.Boolean(at.Get("verify"), false)
+	v.Unavailable(at.Get("delayed_capture_settings"), jsontree.Object)
+	v.Unavailable(at.Get("delayed_cancel_settings"), jsontree.Object)
 
 	data := at.Get("card_data")
-	if !v.required(data) {
+	if !v.Required(data) {
 		return
 	}
-	v.object(data)
-	r.Card.HolderName = v.text(data.Get("holder_name"), 1, maxHolderName)
-	if number := data.Get("number"); v.required(number) {
+	v.Object(data)
+	r.Card.HolderName = v.Text(data.Get("holder_name"), 1, maxHolderName)
+	if number := data.Get("number"); v.Required(number) {
 		if !rules.rawCards {
-			v.invalid(number, "must not be sent in live mode: this installation takes no raw card numbers")
+			v.Invalid(number, "must not be sent in live mode: this installation takes no raw card numbers")
 			return
 		}
-		r.Card.Number = v.digits(number, minCardDigits, maxCardDigits)
+		r.Card.Number = v.Digits(number, minCardDigits, maxCardDigits)
 		if r.Card.Number != "" && rules.luhn && !luhn(r.Card.Number) {
-			v.invalid(number, "must be a valid card number")
+			v.Invalid(number, "must be a valid card number")
 		}
 		if r.Card.Number != "" {
 			r.CardFingerprint = rules.cardFingerprint(r.Card.Number)
@@ -389,18 +218,18 @@ func (v *validator) card(r *Request, at jsontree.Value, rules rules) {
 		}
 	}
 	if code := data.Get("security_code"); code.Given() {
-		r.Card.SecurityCode = v.digits(code, minSecurityCode, maxSecurityCode)
+		r.Card.SecurityCode = v.Digits(code, minSecurityCode, maxSecurityCode)
 	}
-	if month := data.Get("expiration_month"); v.required(month) {
-		r.Card.ExpirationMonth = v.integer(month, 1, 12, 0)
+	if month := data.Get("expiration_month"); v.Required(month) {
+		r.Card.ExpirationMonth = v.Integer(month, 1, 12, 0)
 	}
-	if year := data.Get("expiration_year"); v.required(year) {
+	if year := data.Get("expiration_year"); v.Required(year) {
 		r.Card.ExpirationYear = v.year(year)
 	}
 }
 
 // year reads two digits (28) or four (2028).
-func (v *validator) year(at jsontree.Value) int {
+func (v *checker) year(at jsontree.Value) int {
 	s, isNumber := at.Number()
 	n, err := strconv.Atoi(s)
 	switch {
@@ -409,38 +238,9 @@ func (v *validator) year(at jsontree.Value) int {
 	case isNumber && err == nil && n >= 2000 && n <= 2000+maxExpirationYear:
 		return n
 	}
-	v.invalid(at, "must be a year of two or four digits")
+	v.Invalid(at, "must be a year of two or four digits")
 	return 0
 }
-
-// digits reads a string of lo to hi digits.
-func (v *validator) digits(at jsontree.Value, lo, hi int) string {
-	s, ok := at.Text()
-	if !ok || len(s) < lo || len(s) > hi || strings.Trim(s, "0123456789") != "" {
-		v.invalid(at, fmt.Sprintf("must be a string of %d to %d digits", lo, hi))
-		return ""
-	}
-	return s
-}
-
-func (v *validator) metadata(at jsontree.Value) json.RawMessage {
-	if !at.Given() {
-		return nil
-	}
-	if at.Kind() != jsontree.Array || at.Len() > maxMetadata {
-		v.invalid(at, "must be an array of at most 120 pairs of key and value")
-		return nil
-	}
-	for pair := range at.Elements() {
-		v.object(pair)
-		v.requiredText(pair.Get("key"), 1, maxMetadataKey)
-		v.requiredText(pair.Get("value"), 1, maxMetadataValue)
-	}
-	return metadataMembers.Pick(at).JSON()
-}
-
-// metadataMembers are what is kept of each pair.
-var metadataMembers = jsontree.NewPaths("$[*].key", "$[*].value")
 
 // luhn says whether the last digit checks the others (ISO/IEC 7812-1, annex B).
 func luhn(number string) bool {

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/jsontree"
 )
@@ -383,8 +385,8 @@ func TestAtMost20RulesAreTold(t *testing.T) {
 	w := newWorld(t)
 	r := w.create("nonce-1", w.edited(edit{"metadata", `[` + strings.TrimSuffix(strings.Repeat("{},", 100), ",") + `]`}))
 	w.want(r, http.StatusBadRequest, "MISSING_PARAMETERS")
-	if messages, ok := r.get("messages").([]any); !ok || len(messages) != maxMessages {
-		t.Errorf("%d messages, want %d", len(messages), maxMessages)
+	if messages, ok := r.get("messages").([]any); !ok || len(messages) != fields.MaxMessages {
+		t.Errorf("%d messages, want %d", len(messages), fields.MaxMessages)
 	}
 }
 
@@ -527,7 +529,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r, err := parseRequest(body, rules{accountID: account, luhn: true, rawCards: true, cardFingerprint: func(string) string { return "keyed" }})
+		r, err := parseRequest(body, rules{account: uuid.MustParse(account), luhn: true, rawCards: true, cardFingerprint: func(string) string { return "keyed" }})
 		if err == nil {
 			if _, err := r.kept(); err != nil {
 				t.Fatalf("a valid request cannot be kept: %v", err)
@@ -538,7 +540,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		e, ok := apierr.From(err)
-		if !ok || e.Status != http.StatusBadRequest && e.Code != apierr.InvalidToken || len(e.Messages) < 1 || len(e.Messages) > maxMessages {
+		if !ok || e.Status != http.StatusBadRequest && e.Code != apierr.InvalidToken || len(e.Messages) < 1 || len(e.Messages) > fields.MaxMessages {
 			t.Fatalf("refused with %v", err)
 		}
 		for _, m := range e.Messages {
