@@ -174,6 +174,7 @@ CREATE TABLE payment_sources (
     checkout_session_id uuid,
     one_time_token_id   uuid,
     payment_method_id   uuid,
+    note                text NOT NULL DEFAULT '', -- for whoever looks the payment up
     CONSTRAINT payment_sources_pkey PRIMARY KEY (account_id, payment_id),
     CONSTRAINT payment_sources_payment_fkey FOREIGN KEY (account_id, payment_id) REFERENCES payments (account_id, id),
     CONSTRAINT payment_sources_something CHECK (num_nonnulls(checkout_session_id, one_time_token_id, payment_method_id) > 0)

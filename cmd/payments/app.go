@@ -14,6 +14,7 @@ import (
 
 	"github.com/oncepay/oncepay/internal/admin"
 	"github.com/oncepay/oncepay/internal/apidocs"
+	"github.com/oncepay/oncepay/internal/checkout"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/merchants"
@@ -82,6 +83,7 @@ type app struct {
 	auth     *merchants.Service
 	arrivals *idem.Arrivals
 	books    *transactions.Reconciler
+	checkout *checkout.Service
 	loops    *worker.Group
 	probes   *httpapi.Probes
 	seen     *telemetry.Telemetry
@@ -173,6 +175,9 @@ func (a *app) assemble(ctx context.Context) error {
 		return err
 	}
 	a.books = transactions.NewReconciler(a.service, a.seen.Findings())
+	a.checkout = checkout.NewService(checkout.Options{
+		DB: a.db, Payments: a.service, Auth: a.auth, Policies: a.policies, Prints: prints, Arrivals: a.arrivals,
+	})
 	if _, err := a.auth.Refresh(ctx); err != nil {
 		return err
 	}
@@ -199,12 +204,22 @@ func (a *app) mount() (public, operator *echo.Echo) {
 	apidocs.Mount(operator) // where the doc_url of its errors leads
 	merchantsAPI.LimitLookups(httpapi.NewLimiter(a.cfg.limits.lookups))
 	merchantsAPI.Mount(public)
+	a.mountCheckout(public, merchantsAPI)
 	transactions.NewCallbackHandler(a.service).Mount(public)
 	admin.Mount(operator, a.cfg.adminToken, a.seen.Handler(a.db, a.service),
 		merchants.NewOperatorHandler(a.auth), transactions.NewOperatorHandler(a.service),
 		transactions.NewReconciliationHandler(a.books))
 	mountProfiles(operator)
 	return public, operator
+}
+
+// mountCheckout adds what browsers come for.
+func (a *app) mountCheckout(public *echo.Echo, payments *transactions.Handler) {
+	cors := httpapi.NewCORS(a.auth.KnownOrigin, func() string { return a.cfg.publicURL })
+	public.Use(httpapi.RefuseSecretsFromBrowsers(merchants.HeaderSecret), cors.Preflights)
+	browsers, base := merchants.NewBrowsers(a.auth, cors), httpapi.BaseURL(a.cfg.publicURL)
+	payments.MountCheckout(public, browsers, base)
+	checkout.NewHandler(a.checkout, browsers, base).Mount(public)
 }
 
 // listen opens both listeners and serves on them.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // merchantsCmd looks after merchants, through the operator's API.
@@ -15,7 +16,7 @@ type merchantsCmd struct {
 	Create  merchantsCreateCmd  `cmd:"" help:"Make a merchant with a key for test mode."`
 	List    merchantsListCmd    `cmd:"" help:"List the merchants, the newest first."`
 	Show    merchantsShowCmd    `cmd:"" help:"Show one merchant."`
-	Update  merchantsUpdateCmd  `cmd:"" help:"Change how a merchant's nonces behave, or its name."`
+	Update  merchantsUpdateCmd  `cmd:"" help:"Change how a merchant's nonces behave, where its pages may call from, or its name."`
 	Disable merchantsDisableCmd `cmd:"" help:"Take none of a merchant's keys any more."`
 	Enable  merchantsEnableCmd  `cmd:"" help:"Take a disabled merchant's keys again."`
 }
@@ -25,11 +26,12 @@ const listPage = 100
 
 // merchantView is a merchant as the operator's API shows it.
 type merchantView struct {
-	AccountID         string  `json:"account_id"`
-	Name              string  `json:"name"`
-	IdempotencyPolicy string  `json:"idempotency_policy"`
-	CreatedAt         string  `json:"created_at"`
-	DisabledAt        *string `json:"disabled_at"`
+	AccountID         string   `json:"account_id"`
+	Name              string   `json:"name"`
+	IdempotencyPolicy string   `json:"idempotency_policy"`
+	Origins           []string `json:"origins"`
+	CreatedAt         string   `json:"created_at"`
+	DisabledAt        *string  `json:"disabled_at"`
 }
 
 // state is whether the merchant's keys are taken.
@@ -41,10 +43,24 @@ func (m merchantView) state() string {
 }
 
 // print prints the merchant. Its name is quoted: it may hold what a terminal takes for a
-// command.
+// command, which an origin cannot.
 func (m merchantView) print(w io.Writer) {
 	fmt.Fprintf(w, "merchant %s is %s\n\n  name     %q\n  policy   %s\n  created  %s\n",
 		m.AccountID, m.state(), m.Name, m.IdempotencyPolicy, m.CreatedAt)
+	label := "origins"
+	for _, o := range m.Origins {
+		fmt.Fprintf(w, "  %-7s  %s\n", label, o)
+		label = ""
+	}
+}
+
+// line is the merchant on one line.
+func (m merchantView) line() string {
+	parts := []string{m.AccountID, m.state(), fmt.Sprintf("%-4s", m.IdempotencyPolicy), strconv.Quote(m.Name), "created " + m.CreatedAt}
+	if len(m.Origins) > 0 {
+		parts = append(parts, "origins "+strings.Join(m.Origins, ","))
+	}
+	return strings.Join(parts, "  ")
 }
 
 // madeMerchant is a merchant in the answer that made it.
@@ -55,13 +71,14 @@ type madeMerchant struct {
 
 type merchantsCreateCmd struct {
 	operatorFlags
-	Name   string `arg:"" help:"The merchant's name."`
-	Policy string `env:"-" help:"How the merchant's nonces behave: yuno, novu, fyno or ietf (default: yuno)." placeholder:"NAME"`
+	Name   string   `arg:"" help:"The merchant's name."`
+	Policy string   `env:"-" help:"How the merchant's nonces behave: yuno, novu, fyno or ietf (default: yuno)." placeholder:"NAME"`
+	Origin []string `env:"-" help:"An origin whose pages may call from a browser, such as https://shop.example; give it again for each, 50 at most (default: none's)." placeholder:"ORIGIN"`
 }
 
 // Run makes a merchant and prints it with its first key.
 func (c merchantsCreateCmd) Run(ctx context.Context, s streams) error {
-	data, err := c.order(ctx, "/admin/v1/merchants", map[string]string{"name": c.Name, "idempotency_policy": c.Policy})
+	data, err := c.order(ctx, "/admin/v1/merchants", map[string]any{"name": c.Name, "idempotency_policy": c.Policy, "origins": c.Origin})
 	if err != nil {
 		return err
 	}
@@ -76,7 +93,7 @@ type merchantsListCmd struct{ operatorFlags }
 // Run prints the merchants.
 func (c merchantsListCmd) Run(ctx context.Context, s streams) error {
 	return list(ctx, c.operatorFlags, s.out, "/admin/v1/merchants", func(m merchantView) (id, line string) {
-		return m.AccountID, fmt.Sprintf("%s  %s  %-4s  %q  created %s", m.AccountID, m.state(), m.IdempotencyPolicy, m.Name, m.CreatedAt)
+		return m.AccountID, m.line()
 	})
 }
 
@@ -100,22 +117,41 @@ func (c merchantsShowCmd) Run(ctx context.Context, s streams) error {
 
 type merchantsUpdateCmd struct {
 	operatorFlags
-	AccountID string  `arg:"" help:"The merchant's account_id."`
-	Policy    *string `env:"-" help:"How the merchant's new nonces are to behave: yuno, novu, fyno or ietf." placeholder:"NAME"`
-	Name      *string `env:"-" help:"The merchant's new name." placeholder:"TEXT"`
+	AccountID string   `arg:"" help:"The merchant's account_id."`
+	Policy    *string  `env:"-" help:"How the merchant's new nonces are to behave: yuno, novu, fyno or ietf." placeholder:"NAME"`
+	Name      *string  `env:"-" help:"The merchant's new name." placeholder:"TEXT"`
+	Origin    []string `env:"-" help:"An origin whose pages may call from a browser, such as https://shop.example; give all of them, each with its flag: they replace those that there were." placeholder:"ORIGIN"`
+	NoOrigins bool     `env:"-" help:"No page of others may call any more."`
 }
 
-// Run changes a merchant and prints it as it is then.
-func (c merchantsUpdateCmd) Run(ctx context.Context, s streams) error {
-	wanted := map[string]string{}
+// wanted is what the operator's API is asked for.
+func (c merchantsUpdateCmd) wanted() (map[string]any, error) {
+	wanted := map[string]any{}
 	if c.Policy != nil {
 		wanted["idempotency_policy"] = *c.Policy
 	}
 	if c.Name != nil {
 		wanted["name"] = *c.Name
 	}
+	switch {
+	case c.NoOrigins && c.Origin != nil:
+		return nil, usage("--origin and --no-origins contradict each other")
+	case c.NoOrigins:
+		wanted["origins"] = []string{}
+	case c.Origin != nil:
+		wanted["origins"] = c.Origin
+	}
 	if len(wanted) == 0 {
-		return usage("say what is to be different: --policy, --name or both")
+		return nil, usage("say what is to be different: --policy, --name, --origin or --no-origins")
+	}
+	return wanted, nil
+}
+
+// Run changes a merchant and prints it as it is then.
+func (c merchantsUpdateCmd) Run(ctx context.Context, s streams) error {
+	wanted, err := c.wanted()
+	if err != nil {
+		return err
 	}
 	o, err := c.connect()
 	if err != nil {
@@ -129,6 +165,9 @@ func (c merchantsUpdateCmd) Run(ctx context.Context, s streams) error {
 		m.print(s.out)
 		if c.Policy != nil {
 			fmt.Fprintln(s.out, "\nWithin 5 s the policy holds on every instance, for new nonces; what has begun keeps its own.")
+		}
+		if wanted["origins"] != nil {
+			fmt.Fprintln(s.out, "\nWithin 5 s the origins hold on every instance.")
 		}
 	})
 }

@@ -33,13 +33,18 @@ const (
 	InvalidTransaction       Code = "INVALID_TRANSACTION"
 	InvalidTransactionType   Code = "INVALID_TRANSACTION_TYPE"
 	ChargebackInProcess      Code = "CHARGEBACK_IN_PROCESS"
+	CustomerIDDuplicated     Code = "CUSTOMER_ID_DUPLICATED"
 	PaymentNotFound          Code = "PAYMENT_NOT_FOUND"
 	TransactionNotFound      Code = "TRANSACTION_NOT_FOUND"
 	CheckoutSessionNotFound  Code = "CHECKOUT_SESSION_NOT_FOUND"
+	CustomerNotFound         Code = "CUSTOMER_NOT_FOUND"
 	InvalidState             Code = "INVALID_STATE"
 	InvalidCredentials       Code = "INVALID_CREDENTIALS"
 	UnknownIPAddress         Code = "UNKNOWN_IP_ADDRESS"
+	AuthorizationRequired    Code = "AUTHORIZATION_REQUIRED"
 	InvalidToken             Code = "INVALID_TOKEN"
+	TokenInUse               Code = "TOKEN_IN_USE"
+	InvalidCustomerForToken  Code = "INVALID_CUSTOMER_FOR_TOKEN"
 	NotFound                 Code = "NOT_FOUND"
 	UnsupportedMethod        Code = "UNSUPPORTED_METHOD"
 	RequestTimeout           Code = "REQUEST_TIMEOUT"
@@ -69,13 +74,18 @@ var status = map[Code]int{
 	InvalidTransaction:       http.StatusBadRequest,
 	InvalidTransactionType:   http.StatusBadRequest,
 	ChargebackInProcess:      http.StatusBadRequest,
+	CustomerIDDuplicated:     http.StatusBadRequest,
 	PaymentNotFound:          http.StatusBadRequest,
 	TransactionNotFound:      http.StatusBadRequest,
 	CheckoutSessionNotFound:  http.StatusBadRequest,
+	CustomerNotFound:         http.StatusBadRequest,
 	InvalidState:             http.StatusConflict,
 	InvalidCredentials:       http.StatusUnauthorized,
 	UnknownIPAddress:         http.StatusUnauthorized,
+	AuthorizationRequired:    http.StatusForbidden,
 	InvalidToken:             http.StatusUnauthorized,
+	TokenInUse:               http.StatusUnauthorized,
+	InvalidCustomerForToken:  http.StatusBadRequest,
 	NotFound:                 http.StatusNotFound,
 	UnsupportedMethod:        http.StatusMethodNotAllowed,
 	RequestTimeout:           http.StatusGatewayTimeout,

@@ -54,7 +54,7 @@ func limitFailedAuth(failures *Limiter) echo.MiddlewareFunc {
 		return func(c echo.Context) error {
 			err := next(c)
 			if e, ok := apierr.From(err); ok && e.Code == apierr.InvalidCredentials {
-				if wait := failures.Take(addressOf(c)); wait > 0 {
+				if wait := failures.Take(AddressOf(c)); wait > 0 {
 					return TooMany("too many requests with wrong credentials came from this address; correct them, and wait", wait)
 				}
 			}
@@ -63,8 +63,9 @@ func limitFailedAuth(failures *Limiter) echo.MiddlewareFunc {
 	}
 }
 
-// addressOf is whom a limit is about. It is for that alone, and is never logged.
-func addressOf(c echo.Context) string {
+// AddressOf is whom a limit is about: the address that a request comes from, or, in IPv6,
+// the network of a single customer that it is in. It is for that alone, and is never logged.
+func AddressOf(c echo.Context) string {
 	a, err := netip.ParseAddr(c.RealIP())
 	if err != nil {
 		return "" // one bucket for whatever this may be

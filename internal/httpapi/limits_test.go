@@ -109,7 +109,7 @@ func TestAddressIsWhatTrustedProxiesSayAndNobodyElse(t *testing.T) {
 		if c.forwarded != nil {
 			req.Header["X-Forwarded-For"] = c.forwarded
 		}
-		if got := addressOf(e.NewContext(req, httptest.NewRecorder())); got != c.want {
+		if got := AddressOf(e.NewContext(req, httptest.NewRecorder())); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}

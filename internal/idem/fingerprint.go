@@ -36,6 +36,12 @@ func firstForm(card func(number string) string) jsontree.Form {
 	return jsontree.NewForm(
 		jsontree.Omit("$.payment_method.detail.card.card_data.security_code"),
 		jsontree.Replace("$.payment_method.detail.card.card_data.number", card),
+		// A card that is handed in before it is paid with: on routes that no release before had,
+		// so it needs no version of its own.
+		jsontree.Omit("$.payment_method.card.security_code"),
+		jsontree.Replace("$.payment_method.card.number", card),
+		jsontree.Omit("$.card_data.security_code"),
+		jsontree.Replace("$.card_data.number", card),
 		jsontree.Decimal("$.amount.value"),
 	)
 }

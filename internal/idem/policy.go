@@ -163,6 +163,9 @@ type Policies struct {
 	byName map[string]Policy
 }
 
+// Default is the policy of whoever has not chosen one.
+func (ps Policies) Default() Policy { return ps.byName[ps.names[0]] }
+
 // NewPolicies fails if one of the policies contradicts itself, or has another one's
 // name. The first is the default.
 func NewPolicies(all ...Policy) (Policies, error) {

@@ -25,19 +25,19 @@ FROM jsonb_to_recordset($1::jsonb) AS a(account_id uuid, mode text, nonce text, 
 ON CONFLICT (account_id, mode, nonce, id) DO NOTHING`
 
 // sqlPurgeKeys removes lives that are over, the oldest first: expired, and their
-// transaction terminal. The inner read goes by created_at, which never changes;
-// nothing can expire sooner than the shortest retention after it ($1).
+// transaction terminal, if they have one. The inner read goes by created_at, which never
+// changes; nothing can expire sooner than the shortest retention after it ($1).
 const sqlPurgeKeys = `/* idem.purge_keys */
 DELETE FROM idempotency_keys k USING (
-    SELECT k.account_id, k.mode, k.key_id, k.transaction_id
+    SELECT k.account_id, k.mode, k.key_id, k.created_at
     FROM idempotency_keys k
-    JOIN transactions t ON t.account_id = k.account_id AND t.id = k.transaction_id
+    LEFT JOIN transactions t ON t.account_id = k.account_id AND t.id = k.transaction_id
     WHERE k.created_at <= clock_timestamp() - $1::bigint * interval '1 microsecond'
       AND k.expires_at <= clock_timestamp() AND t.lease_until IS NULL
     ORDER BY k.created_at LIMIT $2::integer
 ) over
 WHERE k.account_id = over.account_id AND k.mode = over.mode AND k.key_id = over.key_id
-  AND k.transaction_id = over.transaction_id AND k.expires_at <= clock_timestamp()`
+  AND k.created_at = over.created_at AND k.expires_at <= clock_timestamp()`
 
 // The timeline's rows that age: each table with the column that dates it.
 const (

@@ -1,6 +1,7 @@
 package merchants
 
 import (
+	"net/http"
 	"net/netip"
 
 	"github.com/labstack/echo/v4"
@@ -15,7 +16,10 @@ const (
 	HeaderSecret    = "private-secret-key"
 )
 
-const keyCaller = "oncepay.caller"
+const (
+	keyCaller  = "oncepay.caller"
+	keyBrowser = "oncepay.browser"
+)
 
 // Authenticate lets a request in that shows a pair of keys. It asks the directory in
 // memory, before anything is read. style says how errors look under a policy; nil: as the
@@ -46,8 +50,98 @@ func let(c echo.Context, caller Caller) {
 	c.Set(keyCaller, caller)
 }
 
-// CallerOf is whom a request speaks for that was let in.
+// CallerOf is whom a request speaks for that was let in, with a secret or without.
 func CallerOf(c echo.Context) Caller {
 	caller, _ := c.Get(keyCaller).(Caller)
 	return caller
+}
+
+// Limits on browsers, in requests a minute and by instance. A shopper needs a handful, and
+// a page that waits for an outcome asks every few seconds; an address may be a whole
+// office's. What makes something is bounded more tightly: who tries stolen cards out needs
+// thousands.
+const (
+	AsksPerSession   = 120
+	AsksPerAddress   = 600
+	OrdersPerSession = 20
+	OrdersPerAddress = 120
+)
+
+// sessionParam is the part of a path that names what a browser was let do.
+const sessionParam = "session"
+
+// Browsers lets shoppers' browsers in: by a public key, which is no secret, from a page
+// that the merchant has registered or that is ours, and not too often.
+type Browsers struct {
+	auth *Service
+	cors *httpapi.CORS
+
+	asksPerSession, asksPerAddress, ordersPerSession, ordersPerAddress *httpapi.Limiter
+}
+
+// NewBrowsers makes one. What it lets do must be safe for anybody.
+func NewBrowsers(auth *Service, cors *httpapi.CORS) *Browsers {
+	return &Browsers{
+		auth: auth, cors: cors,
+		asksPerSession: httpapi.NewLimiter(AsksPerSession), asksPerAddress: httpapi.NewLimiter(AsksPerAddress),
+		ordersPerSession: httpapi.NewLimiter(OrdersPerSession), ordersPerAddress: httpapi.NewLimiter(OrdersPerAddress),
+	}
+}
+
+// Add adds a route for browsers. A parameter that names what the browser was let do is
+// called session.
+func (b *Browsers) Add(e *echo.Echo, method, path string, h echo.HandlerFunc) {
+	b.cors.Add(e, method, path, h, b.authenticate)
+}
+
+// AddEither adds a route for browsers and for backends, which show their pair of keys.
+func (b *Browsers) AddEither(e *echo.Echo, method, path string, h echo.HandlerFunc, style func(policy string) apierr.Style) {
+	asBackend, asBrowser := Authenticate(b.auth, style)(h), b.authenticate(h)
+	b.cors.Add(e, method, path, func(c echo.Context) error {
+		if len(c.Request().Header.Values(HeaderSecret)) > 0 {
+			return asBackend(c)
+		}
+		return asBrowser(c)
+	})
+}
+
+func (b *Browsers) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		httpapi.SetStyle(c, apierr.Envelope) // what our own script reads, whatever the merchant's clients do
+		caller, err := b.auth.AuthenticatePublic(c.Request().Header.Get(HeaderPublicKey))
+		if err == nil {
+			err = b.cors.Admit(c, caller.Allows)
+		}
+		if err == nil {
+			err = b.limit(c)
+		}
+		if err != nil {
+			return err
+		}
+		let(c, caller.Caller)
+		c.Set(keyBrowser, caller)
+		return next(c)
+	}
+}
+
+// limit tells whoever asks too often to wait.
+func (b *Browsers) limit(c echo.Context) error {
+	perSession, perAddress := b.asksPerSession, b.asksPerAddress
+	if c.Request().Method != http.MethodGet {
+		perSession, perAddress = b.ordersPerSession, b.ordersPerAddress
+	}
+	if wait := perAddress.Take(httpapi.AddressOf(c)); wait > 0 {
+		return httpapi.TooMany("too many requests came from this address within a minute; wait for Retry-After", wait)
+	}
+	if wait := perSession.Take(c.Param(sessionParam)); wait > 0 {
+		return httpapi.TooMany("too many requests came for this session within a minute; wait for Retry-After", wait)
+	}
+	return nil
+}
+
+// BrowserOf is whom a request speaks for that was let in by a public key alone, and whether
+// it was: if not, it is the merchant's backend.
+func BrowserOf(c echo.Context) (PublicCaller, bool) {
+	caller, ok := c.Get(keyBrowser).(PublicCaller)
+	return caller, ok
 }

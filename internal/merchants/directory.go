@@ -1,6 +1,7 @@
 package merchants
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -31,23 +32,63 @@ const (
 
 // directory is every key that may be taken.
 type directory struct {
-	keys     map[string]*entry // by public key
-	expiring map[string]*entry // those of them that end by themselves
+	keys     map[string]*entry      // by public key
+	expiring map[string]*entry      // those of them that end by themselves
+	accounts map[uuid.UUID][]*entry // all of them, by whose they are
+	origins  map[string]int         // how many of them have an origin
 }
 
 func newDirectory() directory {
-	return directory{keys: map[string]*entry{}, expiring: map[string]*entry{}}
+	return directory{keys: map[string]*entry{}, expiring: map[string]*entry{}, accounts: map[uuid.UUID][]*entry{}, origins: map[string]int{}}
 }
 
-// entry is one key. It never changes, but for its use.
-type entry struct {
-	id       uuid.UUID
-	caller   Caller
-	hash     [sha256.Size]byte
-	expires  time.Time      // by the database's clock; zero: never
-	networks []netip.Prefix // that may use it; nil: all
-	use      *use           // the same for all entries that a key has one after another
+func (d directory) add(e *entry) {
+	d.keys[e.publicKey] = e
+	if !e.expires.IsZero() {
+		d.expiring[e.publicKey] = e
+	}
+	account := e.caller.AccountID
+	d.accounts[account] = append(d.accounts[account], e)
+	for _, o := range e.origins {
+		d.origins[o]++
+	}
 }
+
+// remove takes the key out, if it is in.
+func (d directory) remove(publicKey string) {
+	e, known := d.keys[publicKey]
+	if !known {
+		return
+	}
+	delete(d.keys, publicKey)
+	delete(d.expiring, publicKey)
+	account := e.caller.AccountID
+	d.accounts[account] = slices.DeleteFunc(d.accounts[account], func(other *entry) bool { return other == e })
+	if len(d.accounts[account]) == 0 {
+		delete(d.accounts, account)
+	}
+	for _, o := range e.origins {
+		if d.origins[o]--; d.origins[o] == 0 {
+			delete(d.origins, o)
+		}
+	}
+}
+
+// entry is one key, with what it has of its merchant. It never changes, but for its use.
+type entry struct {
+	id           uuid.UUID
+	publicKey    string
+	caller       Caller
+	merchantName string
+	origins      []string
+	hash         [sha256.Size]byte
+	expires      time.Time      // by the database's clock; zero: never
+	networks     []netip.Prefix // that may use it; nil: all
+	use          *use           // the same for all entries that a key has one after another
+}
+
+// public is whom the key alone speaks for.
+func (e *entry) public() PublicCaller { return PublicCaller{e.caller, e.merchantName, e.origins} }
 
 // nobody stands for a key that there is not: no secret has a hash of zeros.
 var nobody = &entry{use: &use{}}
@@ -144,8 +185,7 @@ func (s *Service) apply(r reading, complete bool, as asOf) (fresh int, due []*en
 			continue // the one row of a reading that found nothing
 		}
 		was := before[*c.PublicAPIKey]
-		delete(s.dir.keys, *c.PublicAPIKey)
-		delete(s.dir.expiring, *c.PublicAPIKey)
+		s.dir.remove(*c.PublicAPIKey)
 		if c.Revoked || c.Disabled {
 			s.part(was)
 			continue
@@ -156,10 +196,7 @@ func (s *Service) apply(r reading, complete bool, as asOf) (fresh int, due []*en
 		} else {
 			e.use = was.use
 		}
-		s.dir.keys[*c.PublicAPIKey] = e
-		if !e.expires.IsZero() {
-			s.dir.expiring[*c.PublicAPIKey] = e
-		}
+		s.dir.add(e)
 	}
 	if complete {
 		for public, e := range before {
@@ -190,18 +227,11 @@ func (s *Service) part(e *entry) {
 // another it is UNKNOWN_IP_ADDRESS. While the directory is too old (see RefuseAfter)
 // everybody gets SERVICE_UNAVAILABLE.
 func (s *Service) Authenticate(publicKey, secret string, from netip.Addr) (Caller, error) {
-	s.mu.RLock()
-	e, known := s.dir.keys[publicKey]
-	as := s.asOf
-	s.mu.RUnlock()
-	now := s.now()
-	if !s.believes(as, now) {
-		return Caller{}, apierr.New(apierr.ServiceUnavailable, "the service cannot tell at the moment which keys are valid; retry with the same key").Retry(retryStale)
+	e, known, at, err := s.find(publicKey)
+	if err != nil {
+		return Caller{}, err
 	}
-	if !known {
-		e = nobody
-	}
-	hash, at := hashSecret(secret), as.databaseTime(now)
+	hash := hashSecret(secret)
 	if subtle.ConstantTimeCompare(hash[:], e.hash[:]) != 1 || !known || e.ended(at) {
 		return Caller{}, apierr.New(apierr.InvalidCredentials, "public-api-key and private-secret-key must be a valid pair")
 	}
@@ -210,6 +240,91 @@ func (s *Service) Authenticate(publicKey, secret string, from netip.Addr) (Calle
 	}
 	e.use.note(at)
 	return e.caller, nil
+}
+
+// AuthenticatePublic says whom a public key speaks for by itself. Whoever has seen a page
+// of the merchant has that key, so it must allow no more than a payer may do. An unknown
+// key, a revoked one, one whose time is over and one of a disabled merchant get the same
+// answer, INVALID_CREDENTIALS. A key's networks do not count: they are those of the
+// merchant's backend, and a payer may be anywhere. While the directory is too old (see
+// RefuseAfter) everybody gets SERVICE_UNAVAILABLE.
+func (s *Service) AuthenticatePublic(publicKey string) (PublicCaller, error) {
+	e, known, at, err := s.find(publicKey)
+	if err != nil {
+		return PublicCaller{}, err
+	}
+	if !known || e.ended(at) {
+		return PublicCaller{}, apierr.New(apierr.InvalidCredentials, "public-api-key must be a valid key")
+	}
+	e.use.note(at) // who rotates a key learns from it that pages still have the old one
+	return e.public(), nil
+}
+
+// find finds a key that may be taken, and tells the database's time. For one that there is
+// not it returns nobody, so that whoever asks can go on as for any other. While the
+// directory is too old it finds none, and returns an error.
+func (s *Service) find(publicKey string) (e *entry, known bool, at time.Time, err error) {
+	s.mu.RLock()
+	e, known = s.dir.keys[publicKey]
+	as := s.asOf
+	s.mu.RUnlock()
+	now := s.now()
+	if !s.believes(as, now) {
+		return nil, false, at, apierr.New(apierr.ServiceUnavailable, "the service cannot tell at the moment which keys are valid; retry with the same key").Retry(retryStale)
+	}
+	if !known {
+		e = nobody
+	}
+	return e, known, as.databaseTime(now), nil
+}
+
+// PublicKey is a public key of an account in a mode, for a page of ours that calls for the
+// merchant: the oldest that has no end, or else the oldest that has not ended; and whom it
+// speaks for. It is not ok if there is none, because there is no such account, all of its
+// keys are revoked, or it is disabled.
+func (s *Service) PublicKey(account uuid.UUID, mode string) (caller PublicCaller, publicKey string, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	at := s.asOf.databaseTime(s.now())
+	var best *entry
+	for _, e := range s.dir.accounts[account] {
+		if e.caller.Mode == mode && !e.ended(at) && (best == nil || e.outlasts(best)) {
+			best = e
+		}
+	}
+	if best == nil {
+		return PublicCaller{}, "", false
+	}
+	return best.public(), best.publicKey, true
+}
+
+// outlasts reports whether a page is better off with this key: it has no end where the
+// other one has, or else it is the older one.
+func (e *entry) outlasts(other *entry) bool {
+	if e.expires.IsZero() != other.expires.IsZero() {
+		return e.expires.IsZero()
+	}
+	return bytes.Compare(e.id[:], other.id[:]) < 0
+}
+
+// Origins are those that an account has registered; none if it has no key that is taken,
+// or is disabled. They are not to be written to: all callers share them.
+func (s *Service) Origins(account uuid.UUID) []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if entries := s.dir.accounts[account]; len(entries) > 0 {
+		return entries[0].origins
+	}
+	return nil
+}
+
+// KnownOrigin reports whether some merchant whose keys are taken has registered an origin,
+// written as a browser sends it. A browser that asks in advance shows no key; that a merchant
+// has the origin lets nobody do anything yet.
+func (s *Service) KnownOrigin(origin string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.dir.origins[origin] > 0
 }
 
 // FlushUses writes down when keys were used last, all of them in one statement. It

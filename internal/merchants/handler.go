@@ -51,7 +51,11 @@ func (h *OperatorHandler) create(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	m, pair, err := h.service.Create(c.Request().Context(), name, policy)
+	origins, err := originList(body.Get("origins"))
+	if err != nil {
+		return err
+	}
+	m, pair, err := h.service.Create(c.Request().Context(), name, policy, origins...)
 	if err != nil {
 		return err
 	}
@@ -59,8 +63,9 @@ func (h *OperatorHandler) create(c echo.Context) error {
 		AccountID         string   `json:"account_id"`
 		Name              string   `json:"name"`
 		IdempotencyPolicy string   `json:"idempotency_policy"`
+		Origins           []string `json:"origins"`
 		APIKey            shownKey `json:"api_key"`
-	}{m.AccountID.String(), m.Name, m.IdempotencyPolicy, shown(pair, nil)})
+	}{m.AccountID.String(), m.Name, m.IdempotencyPolicy, append([]string{}, m.Origins...), shown(pair, nil)})
 }
 
 // list is GET /admin/v1/merchants, the newest first.
@@ -121,6 +126,9 @@ func (h *OperatorHandler) update(c echo.Context) error {
 			return err
 		}
 		u.IdempotencyPolicy = &policy
+	}
+	if u.Origins, err = originList(body.Get("origins")); err != nil {
+		return err
 	}
 	m, err := h.service.Update(c.Request().Context(), account, u)
 	if err != nil {
@@ -279,15 +287,16 @@ func timestampOrNull(t *time.Time) *string {
 
 // wireMerchant is a merchant as an operator sees it.
 type wireMerchant struct {
-	AccountID         string  `json:"account_id"`
-	Name              string  `json:"name"`
-	IdempotencyPolicy string  `json:"idempotency_policy"`
-	CreatedAt         string  `json:"created_at"`
-	DisabledAt        *string `json:"disabled_at"`
+	AccountID         string   `json:"account_id"`
+	Name              string   `json:"name"`
+	IdempotencyPolicy string   `json:"idempotency_policy"`
+	Origins           []string `json:"origins"`
+	CreatedAt         string   `json:"created_at"`
+	DisabledAt        *string  `json:"disabled_at"`
 }
 
 func (m Merchant) wire() wireMerchant {
-	return wireMerchant{m.AccountID.String(), m.Name, m.IdempotencyPolicy, httpapi.Timestamp(m.CreatedAt), timestampOrNull(m.DisabledAt)}
+	return wireMerchant{m.AccountID.String(), m.Name, m.IdempotencyPolicy, m.Origins, httpapi.Timestamp(m.CreatedAt), timestampOrNull(m.DisabledAt)}
 }
 
 // wireKey is a key as an operator sees it from then on.
@@ -405,6 +414,22 @@ func networkList(v jsontree.Value) ([]netip.Prefix, error) {
 		networks = append(networks, n)
 	}
 	return normal(networks), nil
+}
+
+// originList reads a list of origins, which the service checks; nil where there is none.
+func originList(v jsontree.Value) ([]string, error) {
+	if !v.Given() {
+		return nil, nil
+	}
+	if v.Kind() != jsontree.Array || v.Len() > maxOrigins {
+		return nil, errOrigins()
+	}
+	origins := []string{}
+	for e := range v.Elements() {
+		s, _ := e.Text() // what is no text is no origin either
+		origins = append(origins, s)
+	}
+	return origins, nil
 }
 
 // overlapOf reads how long a key stays good that is rotated.

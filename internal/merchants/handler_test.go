@@ -74,6 +74,7 @@ func TestOperatorMakesAMerchantThatCanCallAtOnce(t *testing.T) {
 		AccountID         string   `json:"account_id"`
 		Name              string   `json:"name"`
 		IdempotencyPolicy string   `json:"idempotency_policy"`
+		Origins           []string `json:"origins"`
 		APIKey            shownKey `json:"api_key"`
 	}
 	d := json.NewDecoder(bytes.NewReader(answer))

@@ -56,12 +56,16 @@ type Merchant struct {
 	AccountID         uuid.UUID
 	Name              string
 	IdempotencyPolicy string
+	Origins           []string // of the pages that may call from a browser, in the order they were given
 	CreatedAt         time.Time
 	DisabledAt        *time.Time // none of its keys is taken since; nil: they are
 }
 
 // Update is what is to be different about a merchant; nil stays as it is.
-type Update struct{ Name, IdempotencyPolicy *string }
+type Update struct {
+	Name, IdempotencyPolicy *string
+	Origins                 []string // all of them; empty: there are none any more
+}
 
 // Status is what may be done with a key.
 type Status string
@@ -115,6 +119,18 @@ type Caller struct {
 	Policy    string // the name of the merchant's idempotency policy
 }
 
+// PublicCaller is whom a browser speaks for: it has shown a public key, which everybody may
+// have who has seen one of the merchant's pages.
+type PublicCaller struct {
+	Caller
+	MerchantName string
+	Origins      []string // not to be written to: all callers share it
+}
+
+// Allows reports whether the merchant has registered an origin, written as a browser
+// sends it.
+func (p PublicCaller) Allows(origin string) bool { return slices.Contains(p.Origins, origin) }
+
 // newKeyPair draws a pair: 260 random bits behind each prefix.
 func newKeyPair(mode string) KeyPair {
 	prefix := prefixes[mode]
@@ -156,8 +172,8 @@ func errNoPolicy(known []string) error {
 }
 
 func (u Update) validate(policies []string) error {
-	if u.Name == nil && u.IdempotencyPolicy == nil {
-		return apierr.New(apierr.MissingParameters, "$.name or $.idempotency_policy is required")
+	if u.Name == nil && u.IdempotencyPolicy == nil && u.Origins == nil {
+		return apierr.New(apierr.MissingParameters, "$.name, $.idempotency_policy or $.origins is required")
 	}
 	if u.Name != nil {
 		if err := validateName(*u.Name); err != nil {
@@ -165,9 +181,11 @@ func (u Update) validate(policies []string) error {
 		}
 	}
 	if u.IdempotencyPolicy != nil {
-		return validatePolicy(*u.IdempotencyPolicy, policies)
+		if err := validatePolicy(*u.IdempotencyPolicy, policies); err != nil {
+			return err
+		}
 	}
-	return nil
+	return validateOrigins(u.Origins)
 }
 
 func validateMode(mode string) error {

@@ -64,8 +64,8 @@ func (s *Service) write(ctx context.Context, f func(tx postgres.Tx) error) error
 }
 
 // Create makes a merchant with its first pair of keys, for test mode. The secret
-// is in the answer and nowhere else.
-func (s *Service) Create(ctx context.Context, name, policy string) (Merchant, KeyPair, error) {
+// is in the answer and nowhere else. Without origins, no page of others may call for it.
+func (s *Service) Create(ctx context.Context, name, policy string, origins ...string) (Merchant, KeyPair, error) {
 	if err := validateName(name); err != nil {
 		return Merchant{}, KeyPair{}, err
 	}
@@ -75,7 +75,10 @@ func (s *Service) Create(ctx context.Context, name, policy string) (Merchant, Ke
 	if err := validatePolicy(policy, s.policies); err != nil {
 		return Merchant{}, KeyPair{}, err
 	}
-	m := Merchant{AccountID: uuid.Must(uuid.NewV7()), Name: name, IdempotencyPolicy: policy}
+	if err := validateOrigins(origins); err != nil {
+		return Merchant{}, KeyPair{}, err
+	}
+	m := Merchant{AccountID: uuid.Must(uuid.NewV7()), Name: name, IdempotencyPolicy: policy, Origins: origins}
 	pair := newKeyPair(Test)
 	err := s.write(ctx, func(tx postgres.Tx) error {
 		if err := s.store.insertMerchant(tx, m); err != nil {
@@ -166,8 +169,8 @@ func (s *Service) change(ctx context.Context, account, id uuid.UUID, f func(tx p
 }
 
 // Update changes a merchant and returns it as it is now, disabled or not. Another
-// instance goes by the new policy when its next refresh has worked; a nonce's life that
-// has begun keeps the one that it began with.
+// instance goes by the new policy and the new origins when its next refresh has worked; a
+// nonce's life that has begun keeps the policy that it began with.
 func (s *Service) Update(ctx context.Context, account uuid.UUID, u Update) (m Merchant, err error) {
 	if err := u.validate(s.policies); err != nil {
 		return Merchant{}, err

@@ -20,7 +20,7 @@ const overlap = 30 * time.Second
 
 // changeColumns are what the directory is made of. Lists are text in which commas
 // separate, so that null, no list, is not the same as an empty one.
-const changeColumns = `m.account_id, m.idempotency_policy, m.disabled_at IS NOT NULL AS disabled,
+const changeColumns = `m.account_id, m.name, m.idempotency_policy, array_to_string(m.origins, ',') AS origins, m.disabled_at IS NOT NULL AS disabled,
        k.id, k.public_api_key, k.mode, k.secret_hash, k.revoked_at IS NOT NULL AS revoked, k.expires_at,
        array_to_string(k.allowed_networks, ',') AS allowed_networks`
 
@@ -74,7 +74,8 @@ UPDATE api_keys k SET last_used_at = greatest(k.last_used_at, used.at)
 FROM used WHERE k.account_id = used.account_id AND k.id = used.id`
 
 const sqlInsertMerchant = `/* merchants.insert */
-INSERT INTO merchants (account_id, name, idempotency_policy) VALUES ($1::uuid, $2::text, $3::text)`
+INSERT INTO merchants (account_id, name, idempotency_policy, origins)
+VALUES ($1::uuid, $2::text, $3::text, string_to_array($4::text, ','))`
 
 // sqlLockMerchant keeps others from making keys for a merchant at the same time, who
 // would count the same ones. Payments, whose rows refer to the merchant, go on.
@@ -112,14 +113,14 @@ UPDATE merchants m SET disabled_at = CASE WHEN $2::boolean THEN coalesce(m.disab
 FROM (SELECT clock_timestamp() AS at) now
 WHERE m.account_id = $1::uuid`
 
-const merchantColumns = `account_id, name, idempotency_policy, created_at, disabled_at`
+const merchantColumns = `account_id, name, idempotency_policy, array_to_string(origins, ',') AS origins, created_at, disabled_at`
 
-// sqlUpdateMerchant changes a merchant's name ($2) and policy ($3); null leaves either
-// as it is, so that of two changes at once neither undoes the other. Like every change
-// of a merchant it has all of its keys read again, which is how each learns the policy.
+// sqlUpdateMerchant changes a merchant's name ($2), policy ($3) and origins ($4); null
+// leaves each as it is, so that of two changes at once neither undoes the other. Like every
+// change of a merchant it has all of its keys read again, which is how each learns of it.
 const sqlUpdateMerchant = `/* merchants.update */
 UPDATE merchants SET name = coalesce($2::text, name), idempotency_policy = coalesce($3::text, idempotency_policy),
-       changed_at = clock_timestamp()
+       origins = coalesce(string_to_array($4::text, ','), origins), changed_at = clock_timestamp()
 WHERE account_id = $1::uuid
 RETURNING ` + merchantColumns
 
@@ -149,7 +150,9 @@ ORDER BY id DESC LIMIT $3::integer`
 type change struct {
 	ReadAt            time.Time
 	AccountID         uuid.UUID
+	Name              string
 	IdempotencyPolicy string
+	Origins           string
 	Disabled          bool
 	ID                uuid.UUID
 	PublicAPIKey      *string
@@ -163,7 +166,7 @@ type change struct {
 // entry is the change's key as the directory has it.
 func (c change) entry() *entry {
 	e := &entry{
-		id:     c.ID,
+		id: c.ID, publicKey: *c.PublicAPIKey, merchantName: c.Name, origins: originsOf(c.Origins),
 		caller: Caller{AccountID: c.AccountID, Mode: c.Mode, Policy: c.IdempotencyPolicy},
 		hash:   [sha256.Size]byte(c.SecretHash), networks: networksOf(c.AllowedNetworks), use: &use{},
 	}
@@ -229,7 +232,7 @@ func errRevoked() error {
 }
 
 func (s store) insertMerchant(tx postgres.Tx, m Merchant) error {
-	if err := tx.Exec(sqlInsertMerchant, m.AccountID, m.Name, m.IdempotencyPolicy).Error; err != nil {
+	if err := tx.Exec(sqlInsertMerchant, m.AccountID, m.Name, m.IdempotencyPolicy, strings.Join(m.Origins, ",")).Error; err != nil {
 		return fmt.Errorf("insert the merchant: %w", err)
 	}
 	return nil
@@ -240,9 +243,16 @@ func (s store) lockMerchant(tx postgres.Tx, account uuid.UUID) error {
 }
 
 func (s store) updateMerchant(tx postgres.Tx, account uuid.UUID, u Update) (Merchant, error) {
-	var m Merchant
-	err := one("update the merchant", tx.Raw(sqlUpdateMerchant, account, u.Name, u.IdempotencyPolicy).Scan(&m), errNoMerchant)
-	return m, err
+	var origins *string
+	if u.Origins != nil {
+		origins = new(strings.Join(u.Origins, ","))
+	}
+	var r merchantRow
+	err := one("update the merchant", tx.Raw(sqlUpdateMerchant, account, u.Name, u.IdempotencyPolicy, origins).Scan(&r), errNoMerchant)
+	if err != nil {
+		return Merchant{}, err
+	}
+	return r.merchant(), nil
 }
 
 func (s store) disableMerchant(tx postgres.Tx, account uuid.UUID, disabled bool) error {
@@ -296,17 +306,38 @@ func one(what string, done postgres.Tx, missing func() error) error {
 	return nil
 }
 
+// merchantRow is a merchant as the database has it.
+type merchantRow struct {
+	AccountID                        uuid.UUID
+	Name, IdempotencyPolicy, Origins string
+	CreatedAt                        time.Time
+	DisabledAt                       *time.Time
+}
+
+func (r merchantRow) merchant() Merchant {
+	return Merchant{
+		AccountID: r.AccountID, Name: r.Name, IdempotencyPolicy: r.IdempotencyPolicy, Origins: originsOf(r.Origins),
+		CreatedAt: r.CreatedAt, DisabledAt: r.DisabledAt,
+	}
+}
+
 func (s store) merchant(tx postgres.Tx, account uuid.UUID) (Merchant, error) {
-	var m Merchant
-	err := one("read the merchant", tx.Raw(sqlMerchant, account).Scan(&m), errNoMerchant)
-	return m, err
+	var r merchantRow
+	if err := one("read the merchant", tx.Raw(sqlMerchant, account).Scan(&r), errNoMerchant); err != nil {
+		return Merchant{}, err
+	}
+	return r.merchant(), nil
 }
 
 // merchants reads a page, the newest first; after is uuid.Nil on the first.
 func (s store) merchants(ctx context.Context, after uuid.UUID, limit int) ([]Merchant, error) {
-	var ms []Merchant
-	if err := s.db.Conn(ctx).Raw(sqlMerchants, orNone(after), limit).Scan(&ms).Error; err != nil {
+	var rows []merchantRow
+	if err := s.db.Conn(ctx).Raw(sqlMerchants, orNone(after), limit).Scan(&rows).Error; err != nil {
 		return nil, fmt.Errorf("read the merchants: %w", err)
+	}
+	ms := make([]Merchant, len(rows))
+	for i, r := range rows {
+		ms[i] = r.merchant()
 	}
 	return ms, nil
 }

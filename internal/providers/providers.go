@@ -115,7 +115,9 @@ type Charge struct {
 	Verify      bool
 	// ReturnURL is where the payer's browser goes after a challenge; "" for nowhere.
 	ReturnURL string
-	Card      Card
+	// Token is charged where it is given, and Card is empty then.
+	Token Token
+	Card  Card
 }
 
 // OperationKind is what an Operation does.
@@ -208,10 +210,20 @@ type Lister interface {
 	List(ctx context.Context, from, to time.Time, after string) (page []Booking, next string, err error)
 }
 
-// Token is a provider's stand-in for a card; it can be charged only there.
+// Token is a provider's stand-in for a card; it can be charged only there. Whoever has it
+// and the provider's credentials can charge the card, so nothing prints it.
 type Token struct {
 	Value string
 }
+
+// String hides the token from fmt.
+func (Token) String() string { return "[token]" }
+
+// GoString hides the token from %#v.
+func (Token) GoString() string { return "[token]" }
+
+// LogValue hides the token from slog.
+func (Token) LogValue() slog.Value { return slog.StringValue("[token]") }
 
 // ErrTokenise is returned when a provider would not turn a card into a token.
 var ErrTokenise = errors.New("providers: the card could not be tokenised")

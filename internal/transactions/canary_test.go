@@ -571,7 +571,7 @@ func TestH55CardRefusesToBeWritten(t *testing.T) {
 	t.Parallel()
 	card := providers.Card{Number: "4929180918091809", SecurityCode: canaryCode, HolderName: "John Doe", ExpirationYear: 2028, ExpirationMonth: 11}
 	charge := providers.Charge{Card: card}
-	req := Request{Card: card}
+	req := Request{Handed: HandedCard{Card: card}}
 	cmd := Command{Request: req, ArrivedAt: time.Now()}
 	var log bytes.Buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("event", "card", card, "charge", charge, "request", req)

@@ -24,7 +24,7 @@ func BenchmarkDecode(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := rules{account: uuid.MustParse("018f3c2e-7b1a-7c3d-9e4f-5a6b7c8d9e0f"), rawCards: true, cardFingerprint: prints.Card, cardByOther: prints.CardByOther}
+	r := rules{account: uuid.MustParse("018f3c2e-7b1a-7c3d-9e4f-5a6b7c8d9e0f"), CardRules: CardRules{rawCards: true, fingerprint: prints.Card, byOther: prints.CardByOther}}
 	body := []byte(decodeBody)
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()

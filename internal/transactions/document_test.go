@@ -34,7 +34,7 @@ func TestWhatIsAcceptedIsAsTheDocumentSays(t *testing.T) {
 			`{"account_id":"` + account + `","merchant_order_id":"order","description":"A test","country":"US","amount":{"currency":"USD","value":45.67},
 				"payment_method":{"type":"CARD","detail":{"card":{"card_data":{"number":"4111111111111111","expiration_month":11,"expiration_year":28}}}}}`,
 			func(body jsontree.Value) error {
-				_, err := parseRequest(body, rules{account: uuid.MustParse(account), rawCards: true, cardFingerprint: func(string) string { return "keyed" }})
+				_, err := parseRequest(body, rules{uuid.MustParse(account), CardRules{rawCards: true, fingerprint: func(string) string { return "keyed" }}})
 				return err
 			}, 80,
 		},

@@ -125,9 +125,14 @@ func act(route Route) func(c echo.Context) (order, error) {
 
 // execute reads a request that moves money and has it carried out.
 func (h *Handler) execute(c echo.Context, r idem.Route, o order) error {
+	return h.executeBy(c, r, h.service.policies.Of(merchants.CallerOf(c).Policy), o)
+}
+
+// executeBy does so by a policy that need not be the merchant's.
+func (h *Handler) executeBy(c echo.Context, r idem.Route, policy idem.Policy, o order) error {
 	caller := merchants.CallerOf(c)
 	cmd := Command{
-		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policies.Of(caller.Policy),
+		AccountID: caller.AccountID, Mode: caller.Mode, Policy: policy,
 		Operation: strings.TrimSpace(r.Method + " " + r.Path + " " + o.target), RequestID: httpapi.RequestID(c), ArrivedAt: time.Now(),
 	}
 	var err error
@@ -176,11 +181,7 @@ func unprotected(err error) error {
 
 // rulesFor are the rules that depend on who is asking.
 func (s *Service) rulesFor(caller merchants.Caller) rules {
-	live := caller.Mode == merchants.Live
-	return rules{
-		account: caller.AccountID, luhn: live, rawCards: !live || s.rawLive,
-		cardFingerprint: s.prints.Card, cardByOther: s.prints.CardByOther,
-	}
+	return rules{caller.AccountID, s.CardRules(caller.Mode == merchants.Live)}
 }
 
 // invalid answers a request that is not valid: with the first answer, if the nonce

@@ -22,7 +22,10 @@ import (
 const maxShownTransactions = 100
 
 // view is what a reader wants to see beside the payment itself.
-type view struct{ history, raw bool }
+type view struct {
+	history, raw bool
+	browser      bool // the payer's: without what is between merchant and provider
+}
 
 type wirePayment struct {
 	ID                string            `json:"id"`
@@ -119,7 +122,7 @@ type wireCard struct {
 
 // wireCardData is what is kept of a card, with what only an issuer could tell.
 type wireCardData struct {
-	keptCard
+	KeptCard
 	IssuerName   *string          `json:"issuer_name"`
 	IssuerCode   *string          `json:"issuer_code"`
 	CountryCode  *string          `json:"country_code"`
@@ -218,7 +221,7 @@ func presentOutcome(p Payment, t Transaction) (body []byte, status int, err erro
 	default:
 		status = http.StatusCreated
 	}
-	w, one, err := present(p, []Transaction{t}, view{})
+	w, one, err := present(p, []Transaction{t}, view{browser: paidByBrowser(p)})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -228,6 +231,12 @@ func presentOutcome(p Payment, t Transaction) (body []byte, status int, err erro
 	}
 	body, err = encode(w)
 	return body, status, err
+}
+
+// paidByBrowser reports whether it was the payer's browser that asked for a payment.
+func paidByBrowser(p Payment) bool {
+	var kept struct{ Workflow string }
+	return json.Unmarshal([]byte(p.Request), &kept) == nil && kept.Workflow == WorkflowSeamless
 }
 
 // presentPayment is a payment with its transactions, an array, newest first.
@@ -256,12 +265,18 @@ func present(p Payment, ts []Transaction, v view) (wirePayment, []wireTransactio
 	}
 	all := make([]wireTransaction, 0, len(ts))
 	challenged := p.state() == PaymentChallenged
+	if v.browser {
+		kept.StoredCredentials = nil
+	}
 	credentials := presentCredentials(kept.StoredCredentials)
 	var first wireCard
 	for i, t := range ts {
 		card, err := presentCard(kept, t, credentials)
 		if err != nil {
 			return wirePayment{}, nil, err
+		}
+		if v.browser {
+			card.CardData.Fingerprint = ""
 		}
 		if i == len(ts)-1 { // the transaction that created the payment
 			first = card
@@ -272,13 +287,16 @@ func present(p Payment, ts []Transaction, v view) (wirePayment, []wireTransactio
 		}
 		all = append(all, one)
 	}
+	if v.browser {
+		kept.CustomerPayer, kept.AdditionalData, kept.Metadata, kept.MerchantReference = nil, nil, nil, ""
+	}
 	return wirePayment{
 		ID: p.ID.String(), AccountID: p.AccountID.String(), AccountCode: p.AccountID.String(), Description: kept.Description, Country: kept.Country,
 		Status: p.Status, SubStatus: p.SubStatus, MerchantOrderID: p.MerchantOrderID, MerchantReference: orNull(kept.MerchantReference),
 		CreatedAt: httpapi.Timestamp(p.CreatedAt), UpdatedAt: httpapi.Timestamp(p.UpdatedAt),
 		Amount:         presentAmount(p),
-		Checkout:       wireCheckout{SDKActionRequired: challenged},
-		PaymentMethod:  wirePaymentMethod{Type: categoryCard, PaymentMethodDetail: &wireDetail{first}},
+		Checkout:       wireCheckout{Session: kept.Session, SDKActionRequired: challenged},
+		PaymentMethod:  presentMethod(kept, ts, wirePaymentMethod{PaymentMethodDetail: &wireDetail{first}}),
 		CustomerPayer:  or(kept.CustomerPayer, "{}"),
 		AdditionalData: or(kept.AdditionalData, "null"),
 		History:        []wireTransaction{},
@@ -294,6 +312,16 @@ func present(p Payment, ts []Transaction, v view) (wirePayment, []wireTransactio
 	}, all, nil
 }
 
+// presentMethod completes m with what the payment was made with. The last of ts is the
+// transaction that created it, as far as the reader sees it.
+func presentMethod(kept keptRequest, ts []Transaction, m wirePaymentMethod) wirePaymentMethod {
+	m.Type, m.Token, m.VaultedToken, m.VaultOnSuccess = categoryCard, kept.Token, kept.VaultedToken, kept.VaultOnSuccess
+	if kept.NewCard != "" && len(ts) > 0 && ts[len(ts)-1].Status == Succeeded {
+		m.VaultedToken = kept.NewCard
+	}
+	return m
+}
+
 func presentAmount(p Payment) wireAmount {
 	return wireAmount{
 		Captured: money.JSONNumber(p.Captured), Currency: p.Currency, Refunded: money.JSONNumber(p.Refunded), Value: money.JSONNumber(p.Amount),
@@ -301,13 +329,13 @@ func presentAmount(p Payment) wireAmount {
 }
 
 func presentCard(kept keptRequest, t Transaction, credentials json.RawMessage) (wireCard, error) {
-	var card keptCard
+	var card KeptCard
 	if json.Unmarshal([]byte(t.Card), &card) != nil {
 		return wireCard{}, errStoredShape
 	}
 	return wireCard{
 		Verify: kept.Verify, Capture: kept.Capture, RedirectURL: orNull(t.redirect()), Installments: kept.Installments, SoftDescriptor: kept.SoftDescriptor,
-		AuthorizationCode: t.AuthorizationCode, CardData: wireCardData{keptCard: card}, StoredCredentials: credentials,
+		AuthorizationCode: t.AuthorizationCode, CardData: wireCardData{KeptCard: card}, StoredCredentials: credentials,
 	}, nil
 }
 
@@ -345,7 +373,7 @@ func presentTransaction(kept keptRequest, t Transaction, card wireCard, v view) 
 	}
 	w := wireTransaction{
 		ID: t.ID.String(), Type: t.Type, Status: t.Status, Category: categoryCard, Amount: money.JSONNumber(t.Amount), ProviderID: t.Provider,
-		PaymentMethod: wirePaymentMethod{Type: categoryCard, Detail: &wireDetail{card}},
+		PaymentMethod: presentMethod(kept, []Transaction{t}, wirePaymentMethod{Detail: &wireDetail{card}}),
 		ResponseCode:  orNull(t.ResponseCode), ResponseMessage: orNull(responseMessage(t.ResponseCode)),
 		Reason: orNull(told.Reason), Description: told.Description, MerchantReference: orNull(told.MerchantReference),
 		ProviderData: presentProviderData(t, v.raw),
@@ -353,6 +381,9 @@ func presentTransaction(kept keptRequest, t Transaction, card wireCard, v view) 
 	}
 	if card.RedirectURL != nil {
 		w.ChallengeRequired = new(true)
+	}
+	if v.browser {
+		w.MerchantReference, w.ProviderData = nil, wireProviderData{Status: string(t.Status)}
 	}
 	return w, nil
 }

@@ -3,7 +3,6 @@ package transactions
 import (
 	"encoding/json"
 	"errors"
-	"strconv"
 
 	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
@@ -12,25 +11,20 @@ import (
 	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/money"
-	"github.com/oncepay/oncepay/internal/providers"
 )
 
 // Limits of the contract, in characters unless said otherwise.
 const (
 	maxSoftDescriptor = 15 // what card networks print on a statement
-	maxHolderName     = 255
 	maxInstallments   = 99
-	minCardDigits     = 12 // ISO/IEC 7812 allows fewer, no network issues them
-	maxCardDigits     = 19
-	minSecurityCode   = 3
-	maxSecurityCode   = 4
-	maxExpirationYear = 99
 )
 
 // Workflows of the contract. Only a direct one needs no checkout session.
 const (
 	workflowDirect      = "DIRECT"
 	workflowSDKCheckout = "SDK_CHECKOUT"
+	// WorkflowSeamless is that of a session which the browser pays itself.
+	WorkflowSeamless = "SDK_SEAMLESS"
 )
 
 // categoryCard is the one payment method type there is so far.
@@ -52,14 +46,26 @@ type Request struct {
 	Verify            bool
 	Installments      int
 	SoftDescriptor    string
-	Card              providers.Card
-	CardFingerprint   string
-	cardByOther       string // the same under the installation's other secret; compared, never kept
+	Handed            HandedCard
 	CustomerPayer     json.RawMessage
 	AdditionalData    json.RawMessage
 	Metadata          json.RawMessage
 	StoredCredentials json.RawMessage
+
+	// Session is the checkout that the payment belongs to; Token and Vaulted are what it
+	// is made with in place of a card: handed in once, or kept. uuid.Nil: none.
+	Session, Token, Vaulted uuid.UUID
+	// VaultOnSuccess keeps the card for the customer if the payment succeeds.
+	VaultOnSuccess bool
+	Customer       uuid.UUID // uuid.Nil: nobody in particular
+	// ReturnURL is where the payer comes back to after a challenge; "": CallbackURL.
+	ReturnURL string
+
+	Source source // what of all that was found, once somebody has looked
 }
+
+// tokenised reports whether a token stands for the card.
+func (r Request) tokenised() bool { return r.Token != uuid.Nil || r.Vaulted != uuid.Nil }
 
 // Type is the transaction that the request asks for.
 func (r Request) Type() Type {
@@ -72,13 +78,10 @@ func (r Request) Type() Type {
 	return Authorize
 }
 
-// Rules that depend on who is asking.
+// rules are those that depend on who is asking.
 type rules struct {
-	account         uuid.UUID
-	luhn            bool // in live mode; published test cards fail it
-	rawCards        bool // whether card numbers may come through us at all
-	cardFingerprint func(number string) string
-	cardByOther     func(number string) string // nil: the installation has one secret
+	account uuid.UUID
+	CardRules
 }
 
 // checker reads what only payments and what acts on them have.
@@ -110,6 +113,10 @@ func parseRequest(body jsontree.Value, rules rules) (Request, error) {
 	r.Amount, r.Currency = v.Money(body.Get("amount"), check)
 	v.workflow(&r, body)
 	v.paymentMethod(&r, body.Get("payment_method"), rules)
+	r.Customer = customerOf(body.Get("customer_payer"))
+	if r.VaultOnSuccess && r.Session == uuid.Nil && r.Customer == uuid.Nil && !r.tokenised() {
+		v.Fail(apierr.MissingParameters, body.Get("customer_payer").Get("id"), "is required where payment_method.vault_on_success is true")
+	}
 	r.Metadata = v.Metadata(body.Get("metadata"))
 	v.Unavailable(body.Get("split_marketplace"), jsontree.Array)
 	v.Unavailable(body.Get("subscription"), jsontree.Object)
@@ -118,6 +125,17 @@ func parseRequest(body jsontree.Value, rules rules) (Request, error) {
 		v.Invalid(at, "must be false: stand-alone screening is not available yet")
 	}
 	return r, v.Err()
+}
+
+// customerOf is the customer that a payer is said to be. Shops put ids of their own there,
+// too; those mean nobody here.
+func customerOf(payer jsontree.Value) uuid.UUID {
+	s, _ := payer.Get("id").Text()
+	id, ours := fields.ParseID(s)
+	if !ours {
+		return uuid.Nil
+	}
+	return id
 }
 
 // errVerifiesNothing is the rule for the amount of a verification.
@@ -144,16 +162,23 @@ func (v *checker) workflow(r *Request, body jsontree.Value) {
 	}
 	switch r.Workflow {
 	case workflowDirect:
-	case workflowSDKCheckout, "CHECKOUT", "SDK_SEAMLESS":
+	case workflowSDKCheckout, "CHECKOUT":
 		if sessionID == "" {
 			v.Fail(apierr.MissingParameters, session, "is required by this workflow")
-			return
 		}
-		v.Fail(apierr.CheckoutSessionNotFound, session, "must be a checkout session of this account")
+	case WorkflowSeamless:
+		v.Invalid(at, "must not be SDK_SEAMLESS: the browser pays such a session itself")
 	case "REDIRECT":
 		v.Fail(apierr.UnavailablePaymentMethod, at, "must not be REDIRECT: no redirect method is available")
 	default:
 		v.Invalid(at, "must be DIRECT, SDK_CHECKOUT, CHECKOUT, SDK_SEAMLESS or REDIRECT")
+	}
+	if sessionID == "" {
+		return
+	}
+	var ours bool
+	if r.Session, ours = fields.ParseID(sessionID); !ours {
+		v.Fail(apierr.CheckoutSessionNotFound, session, notASession)
 	}
 }
 
@@ -162,30 +187,38 @@ func (v *checker) paymentMethod(r *Request, at jsontree.Value, rules rules) {
 		return
 	}
 	v.Object(at)
-	for _, name := range []string{"vaulted_token", "token"} {
-		if t := at.Get(name); v.Text(t, 0, fields.MaxText) != "" {
-			v.Fail(apierr.InvalidToken, t, "must be a token of this account")
+	r.Token, r.Vaulted = v.token(at.Get("token")), v.token(at.Get("vaulted_token"))
+	if r.Vaulted != uuid.Nil { // which wins if both are sent
+		r.Token = uuid.Nil
+	}
+	if typ := at.Get("type"); typ.Given() || !r.tokenised() && v.Required(typ) {
+		if s, _ := typ.Text(); s != categoryCard {
+			v.Fail(apierr.UnavailablePaymentMethod, typ, "must be CARD: no other payment method is available")
 			return
 		}
 	}
-	typ := at.Get("type")
-	if !v.Required(typ) {
+	r.VaultOnSuccess = v.Boolean(at.Get("vault_on_success"), false) && r.Vaulted == uuid.Nil
+	card := v.Object(at.Get("detail")).Get("card")
+	if !r.tokenised() && !v.Required(card) {
 		return
 	}
-	if s, _ := typ.Text(); s != categoryCard {
-		v.Fail(apierr.UnavailablePaymentMethod, typ, "must be CARD: no other payment method is available")
-		return
+	v.card(r, card, rules)
+}
+
+// token reads an optional token; uuid.Nil where there is none.
+func (v *checker) token(at jsontree.Value) uuid.UUID {
+	s := v.Text(at, 0, fields.MaxText)
+	if s == "" {
+		return uuid.Nil
 	}
-	if vault := at.Get("vault_on_success"); v.Boolean(vault, false) {
-		v.Invalid(vault, "must be false: vaulting is not available yet")
+	id, ours := fields.ParseID(s)
+	if !ours {
+		v.Fail(apierr.InvalidToken, at, notAToken)
 	}
-	v.card(r, v.Object(at.Get("detail")).Get("card"), rules)
+	return id
 }
 
 func (v *checker) card(r *Request, at jsontree.Value, rules rules) {
-	if !v.Required(at) {
-		return
-	}
 	v.Object(at)
 	r.Capture = v.Boolean(at.Get("capture"), true)
 	r.Installments = v.Integer(at.Get("installments"), 1, maxInstallments, 1)
@@ -195,66 +228,12 @@ func (v *checker) card(r *Request, at jsontree.Value, rules rules) {
 	v.Unavailable(at.Get("delayed_capture_settings"), jsontree.Object)
 	v.Unavailable(at.Get("delayed_cancel_settings"), jsontree.Object)
 
-	data := at.Get("card_data")
-	if !v.Required(data) {
+	if r.tokenised() { // a number beside a token is nobody's
 		return
 	}
-	v.Object(data)
-	r.Card.HolderName = v.Text(data.Get("holder_name"), 1, maxHolderName)
-	if number := data.Get("number"); v.Required(number) {
-		if !rules.rawCards {
-			v.Invalid(number, "must not be sent in live mode: this installation takes no raw card numbers")
-			return
-		}
-		r.Card.Number = v.Digits(number, minCardDigits, maxCardDigits)
-		if r.Card.Number != "" && rules.luhn && !luhn(r.Card.Number) {
-			v.Invalid(number, "must be a valid card number")
-		}
-		if r.Card.Number != "" {
-			r.CardFingerprint = rules.cardFingerprint(r.Card.Number)
-			if rules.cardByOther != nil {
-				r.cardByOther = rules.cardByOther(r.Card.Number)
-			}
-		}
+	if data := at.Get("card_data"); v.Required(data) {
+		r.Handed = rules.ReadCard(&v.Checker, data)
 	}
-	if code := data.Get("security_code"); code.Given() {
-		r.Card.SecurityCode = v.Digits(code, minSecurityCode, maxSecurityCode)
-	}
-	if month := data.Get("expiration_month"); v.Required(month) {
-		r.Card.ExpirationMonth = v.Integer(month, 1, 12, 0)
-	}
-	if year := data.Get("expiration_year"); v.Required(year) {
-		r.Card.ExpirationYear = v.year(year)
-	}
-}
-
-// year reads two digits (28) or four (2028).
-func (v *checker) year(at jsontree.Value) int {
-	s, isNumber := at.Number()
-	n, err := strconv.Atoi(s)
-	switch {
-	case isNumber && err == nil && n >= 0 && n <= maxExpirationYear:
-		return 2000 + n
-	case isNumber && err == nil && n >= 2000 && n <= 2000+maxExpirationYear:
-		return n
-	}
-	v.Invalid(at, "must be a year of two or four digits")
-	return 0
-}
-
-// luhn says whether the last digit checks the others (ISO/IEC 7812-1, annex B).
-func luhn(number string) bool {
-	sum := 0
-	for i := range len(number) {
-		d := int(number[len(number)-1-i] - '0')
-		if i%2 == 1 {
-			if d *= 2; d > 9 {
-				d -= 9
-			}
-		}
-		sum += d
-	}
-	return sum%10 == 0
 }
 
 // keptRequest is what is kept of a request, to be given back and compared with.
@@ -277,14 +256,20 @@ type keptRequest struct {
 	AdditionalData    json.RawMessage `json:"additional_data,omitempty"`
 	Metadata          json.RawMessage `json:"metadata,omitempty"`
 	StoredCredentials json.RawMessage `json:"stored_credentials,omitempty"`
+	Session           string          `json:"checkout_session,omitempty"`
+	Token             string          `json:"token,omitempty"`
+	VaultedToken      string          `json:"vaulted_token,omitempty"`
+	VaultOnSuccess    bool            `json:"vault_on_success,omitempty"`
+	NewCard           string          `json:"new_card,omitempty"` // the vaulted token that it decides about
 }
 
 func (r Request) keep() keptRequest {
 	return keptRequest{
 		MerchantOrderID: r.MerchantOrderID, MerchantReference: r.MerchantReference, Description: r.Description,
 		Country: r.Country, Currency: r.Currency, Amount: r.Amount.String(), Workflow: r.Workflow, CallbackURL: r.CallbackURL,
-		Capture: r.Capture, Verify: r.Verify, Installments: r.Installments, SoftDescriptor: r.SoftDescriptor, Card: r.CardFingerprint,
+		Capture: r.Capture, Verify: r.Verify, Installments: r.Installments, SoftDescriptor: r.SoftDescriptor, Card: r.fingerprint(),
 		CustomerPayer: r.CustomerPayer, AdditionalData: r.AdditionalData, Metadata: r.Metadata, StoredCredentials: r.StoredCredentials,
+		Session: textOf(r.Session), Token: textOf(r.Token), VaultedToken: textOf(r.Vaulted), VaultOnSuccess: r.VaultOnSuccess, NewCard: textOf(r.Source.newCard),
 	}
 }
 
@@ -304,7 +289,7 @@ func (r Request) differs(first string) []string {
 		return nil
 	}
 	return differing(first, mine, keptNames, func(name, was string) bool { // the same card, kept under the other secret
-		return name == "card" && r.cardByOther != "" && was == `"`+r.cardByOther+`"`
+		return name == "card" && r.Handed.byOther != "" && was == `"`+r.Handed.byOther+`"`
 	})
 }
 
@@ -329,72 +314,5 @@ func differing(first, second string, names []string, same func(name, was string)
 var keptNames = []string{
 	"amount", "currency", "card", "capture", "verify", "merchant_order_id", "merchant_reference", "description", "country",
 	"workflow", "callback_url", "installments", "soft_descriptor", "customer_payer", "additional_data", "metadata", "stored_credentials",
-}
-
-// keptCard is what may be kept of a card.
-type keptCard struct {
-	HolderName         string `json:"holder_name"`
-	IIN                string `json:"iin"`
-	LFD                string `json:"lfd"`
-	NumberLength       int    `json:"number_length"`
-	SecurityCodeLength int    `json:"security_code_length"`
-	Brand              string `json:"brand"`
-	Fingerprint        string `json:"fingerprint"`
-	ExpirationMonth    int    `json:"expiration_month"`
-	ExpirationYear     int    `json:"expiration_year"` // two digits, as on the wire
-}
-
-// keptCard is the card as stored. The first eight digits are kept only of numbers
-// that leave at least four hidden between them and the last four.
-func (r Request) keptCard() (string, error) {
-	n := r.Card.Number
-	if len(n) < minCardDigits {
-		return "", errors.New("a card number is too short to be kept in part")
-	}
-	iin := n[:6]
-	if len(n) >= 16 {
-		iin = n[:8]
-	}
-	b, err := json.Marshal(keptCard{
-		HolderName: r.Card.HolderName, IIN: iin, LFD: n[len(n)-4:], NumberLength: len(n),
-		SecurityCodeLength: len(r.Card.SecurityCode), Brand: brand(n), Fingerprint: r.CardFingerprint,
-		ExpirationMonth: r.Card.ExpirationMonth, ExpirationYear: r.Card.ExpirationYear % 100,
-	})
-	if err != nil {
-		return "", errors.New("encode the card to keep") // the cause may quote it
-	}
-	return string(b), nil
-}
-
-// brands are the networks by the ranges of the leading digits that they publish,
-// the narrower before the wider.
-var brands = []struct {
-	digits   int
-	from, to int
-	name     string
-}{
-	{2, 34, 34, "AMEX"},
-	{2, 37, 37, "AMEX"},
-	{3, 300, 305, "DINERS"},
-	{2, 36, 36, "DINERS"},
-	{2, 38, 39, "DINERS"},
-	{4, 3528, 3589, "JCB"},
-	{2, 51, 55, "MASTERCARD"},
-	{4, 2221, 2720, "MASTERCARD"},
-	{4, 6011, 6011, "DISCOVER"},
-	{3, 644, 649, "DISCOVER"},
-	{2, 65, 65, "DISCOVER"},
-	{2, 62, 62, "UNIONPAY"},
-	{1, 4, 4, "VISA"},
-	{1, 1, 1, "UATP"},
-}
-
-// brand is the network of a card number, or "" where we don't know it.
-func brand(number string) string {
-	for _, b := range brands {
-		if n, err := strconv.Atoi(number[:b.digits]); err == nil && n >= b.from && n <= b.to {
-			return b.name
-		}
-	}
-	return ""
+	"checkout_session", "token", "vaulted_token", "vault_on_success",
 }

@@ -529,7 +529,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r, err := parseRequest(body, rules{account: uuid.MustParse(account), luhn: true, rawCards: true, cardFingerprint: func(string) string { return "keyed" }})
+		r, err := parseRequest(body, rules{uuid.MustParse(account), CardRules{luhn: true, rawCards: true, fingerprint: func(string) string { return "keyed" }}})
 		if err == nil {
 			if _, err := r.kept(); err != nil {
 				t.Fatalf("a valid request cannot be kept: %v", err)

@@ -198,9 +198,12 @@ func (s *Service) execute(ctx context.Context, cmd Command) (Answer, error) {
 	if cmd.Action != nil {
 		return s.act(ctx, cmd)
 	}
-	provider, canBegin := s.providers.For(cmd.Mode)
 	for range maxLooks {
-		if canBegin {
+		provider, refusal, err := s.complete(ctx, &cmd)
+		if err != nil {
+			return Answer{}, err
+		}
+		if refusal == nil {
 			r, err := s.begin(ctx, cmd, provider)
 			if err != nil {
 				return Answer{}, err
@@ -209,15 +212,36 @@ func (s *Service) execute(ctx context.Context, cmd Command) (Answer, error) {
 				return s.carryOut(ctx, cmd, r)
 			}
 		}
-		a, done, free, err := s.look(ctx, cmd, canBegin)
+		a, done, free, err := s.look(ctx, cmd, refusal == nil)
 		if done || err != nil {
 			return a, err
 		}
-		if free && !canBegin { // what began while there was a provider is still answered
-			return Answer{}, apierr.New(apierr.UnavailablePaymentMethod, "no provider is configured for "+cmd.Mode+" mode")
+		if free && refusal != nil { // what began before there was a reason against it is still answered
+			s.arrive(cmd, idem.Rejected, uuid.Nil, false, nil)
+			return Answer{Verdict: idem.Rejected}, refusal
 		}
 	}
 	return s.busy(cmd)
+}
+
+// complete completes a request with what it refers to, and says where it goes, or why no
+// payment can begin with it.
+func (s *Service) complete(ctx context.Context, cmd *Command) (p providers.Provider, refusal *apierr.Error, err error) {
+	if cmd.Request.checkout() {
+		if refusal, err = s.find(ctx, cmd); refusal != nil || err != nil {
+			return nil, refusal, err
+		}
+	}
+	if p, refusal = s.providerFor(*cmd); refusal != nil || cmd.Request.Source.newCard == uuid.Nil || cmd.Request.tokenised() {
+		return p, refusal, nil
+	}
+	// A card that is to be kept is the provider's to keep. Whoever comes second must not wait
+	// for that.
+	if _, taken, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, idem.Print{}); taken || err != nil {
+		return p, nil, err
+	}
+	_, cmd.Request.Source.newCardToken, err = s.Tokenise(ctx, cmd.Mode, cmd.Request.Handed)
+	return p, nil, err
 }
 
 // carryOut sends what was begun, and tells what came of it.
@@ -383,6 +407,7 @@ func (s *Service) resume(ctx context.Context, cmd Command, k keyRecord, differs 
 		if cmd.Action != nil {
 			r.deliver = r.operate()
 		} else {
+			cmd.Request.Amount, cmd.Request.Currency = tx.Amount, tx.Currency // a session may say something else by now
 			r.deliver = cmd.charge(tx.ID)
 		}
 		if until, ends := recognisedUntil(tx, p.Traits()); ends {
@@ -420,13 +445,14 @@ type delivery func(ctx context.Context, p providers.Provider, may providers.MayS
 
 // charge is how a provider is asked for the payment.
 func (c Command) charge(transaction uuid.UUID) delivery {
+	r := c.Request
 	charge := providers.Charge{
 		Order: providers.Order{
-			Reference: transaction.String(), AccountID: c.AccountID.String(), Mode: c.Mode, MerchantOrderID: c.Request.MerchantOrderID,
+			Reference: transaction.String(), AccountID: c.AccountID.String(), Mode: c.Mode, MerchantOrderID: r.MerchantOrderID,
 		},
-		Amount: c.Request.Amount, Currency: c.Request.Currency, Country: c.Request.Country,
-		Description: c.Request.Description, Capture: c.Request.Capture, Verify: c.Request.Verify,
-		ReturnURL: c.Request.CallbackURL, Card: c.Request.Card,
+		Amount: r.Amount, Currency: r.Currency, Country: r.Country,
+		Description: r.Description, Capture: r.Capture, Verify: r.Verify,
+		ReturnURL: cmp.Or(r.ReturnURL, r.CallbackURL), Token: providers.Token{Value: string(r.instrument().ProviderToken)}, Card: r.Handed.Card,
 	}
 	return func(ctx context.Context, p providers.Provider, may providers.MaySend) providers.Result {
 		return p.Charge(ctx, charge, may)

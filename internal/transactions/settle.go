@@ -524,7 +524,7 @@ func (k keyRecord) differsIn(cmd Command) []string {
 		return nil // the same
 	case cmd.Action != nil:
 		return cmd.Action.differs(k.FirstRequest)
-	case cmd.Request.Card.Number == "":
+	case cmd.Request.Handed.Number == "" && !cmd.Request.tokenised():
 		return nil // not valid
 	}
 	return cmd.Request.differs(k.FirstRequest)

@@ -2,7 +2,6 @@ package transactions
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,25 +33,6 @@ claim AS (
     RETURNING created_at AS at
 )`
 
-// sqlBegin claims the nonce and makes payment and transaction, all or nothing,
-// in one statement. If the nonce is taken, nothing is inserted and no row comes
-// back.
-const sqlBegin = `/* transactions.begin */` + claimNonce + `, payment AS (
-    INSERT INTO payments (account_id, id, mode, merchant_order_id, status, sub_status, currency, amount,
-                          authorize_pending, settle_pending, request, created_at, updated_at)
-    SELECT $1, $8::uuid, $2, $9::text, $10::text, $11::text, $12::text, $13::numeric,
-           $13, CASE WHEN $14::text = 'PURCHASE' THEN $13 ELSE 0 END, $15::text, at, at FROM claim
-    RETURNING id
-), transaction AS (
-    INSERT INTO transactions (account_id, id, payment_id, mode, type, status, currency, amount, provider, nonce, policy, card,
-                              lease_holder, instance_id, lease_until, may_send_until, next_attempt_at, travel_us, created_at, updated_at)
-    SELECT $1, $6, payment.id, $2, $14, 'CREATED', $12, $13, $16::text, $3, $24::text, $17::text,
-           $18::uuid, $19::uuid, at + $20::bigint * interval '1 microsecond', at + $21::bigint * interval '1 microsecond',
-           at + $22::bigint * interval '1 microsecond', $23::bigint, at, at FROM claim, payment
-    RETURNING may_send_until
-)
-SELECT claim.at, transaction.may_send_until FROM claim, transaction`
-
 // columns of a transaction, for every statement that reads one.
 const transactionColumns = `t.account_id, t.id, t.payment_id, t.target_id, t.mode, t.type, t.status, t.currency, t.amount, t.provider,
     t.provider_reference, t.response_code, t.authorization_code, t.redirect_url, t.raw_response, t.refunded, t.refund_pending,
@@ -67,27 +47,29 @@ const paymentColumns = `p.account_id, p.id, p.mode, p.merchant_order_id, p.statu
 const holderGone = `NOT EXISTS (SELECT 1 FROM instances i WHERE i.id = t.instance_id AND i.beat_at > clock_timestamp() - ` + beatsMissed + `)`
 
 // sqlRead reads what a nonce stands for. The first request's body comes along
-// only where this one differs from it.
+// only where this one differs from it. A nonce of what needs no provider has no
+// transaction.
 const sqlRead = `/* transactions.read_key */
 SELECT k.operation, k.fingerprint, k.response_status, k.response_body,
        CASE WHEN k.fingerprint <> $4::bytea AND k.fingerprint IS DISTINCT FROM $5::bytea THEN
-           CASE WHEN t.target_id IS NULL THEN p.request ELSE t.request END ELSE '' END AS first_request,
+           coalesce(CASE WHEN t.target_id IS NULL THEN p.request ELSE t.request END, '') ELSE '' END AS first_request,
        k.expires_at <= clock_timestamp() AS expired,
        t.lease_until <= clock_timestamp() AS lease_over,
        t.lease_until IS NOT NULL AND ` + holderGone + ` AS holder_gone,
        clock_timestamp() AS now, ` + transactionColumns + `
 FROM idempotency_keys k
-JOIN transactions t ON t.account_id = k.account_id AND t.id = k.transaction_id
-JOIN payments p ON p.account_id = t.account_id AND p.id = t.payment_id
+LEFT JOIN transactions t ON t.account_id = k.account_id AND t.id = k.transaction_id
+LEFT JOIN payments p ON p.account_id = t.account_id AND p.id = t.payment_id
 WHERE k.account_id = $1::uuid AND k.mode = $2::text AND k.key_id = $3::text`
 
 // sqlEndLife removes a life that is over: by its transaction, not by key alone,
-// so that a life that began meanwhile is never touched.
+// so that a life that began meanwhile is never touched. One without a transaction ($4
+// is NULL) was over before it could be seen.
 const sqlEndLife = `/* transactions.end_life */
-DELETE FROM idempotency_keys k USING transactions t
-WHERE k.account_id = $1::uuid AND k.mode = $2::text AND k.key_id = $3::text AND k.transaction_id = $4::uuid
+DELETE FROM idempotency_keys k
+WHERE k.account_id = $1::uuid AND k.mode = $2::text AND k.key_id = $3::text AND k.transaction_id IS NOT DISTINCT FROM $4::uuid
   AND k.expires_at <= clock_timestamp()
-  AND t.account_id = k.account_id AND t.id = k.transaction_id AND t.lease_until IS NULL`
+  AND NOT EXISTS (SELECT 1 FROM transactions t WHERE t.account_id = k.account_id AND t.id = k.transaction_id AND t.lease_until IS NOT NULL)`
 
 // sqlTakeOver is the compare-and-set by which somebody becomes the holder of an
 // unresolved transaction. All conditions matter: finish leaves the fence alone,
@@ -214,7 +196,7 @@ WITH moved AS (
     WHERE k.account_id = moved.account_id AND k.mode = moved.mode AND k.key_id = moved.nonce
       AND k.transaction_id = moved.id AND k.response_status IS NULL AND $6::smallint IS NULL AND $12
 ), calls AS (` + insertCalls + `
-), resolution AS (
+)` + endSource + `, resolution AS (
     INSERT INTO resolutions (account_id, transaction_id, fence, outcome, provider_reference, reason, request_id)
     SELECT moved.account_id, moved.id, $3, $18::text, $9, $19::text, $20::text FROM moved WHERE $18 <> ''
 )
@@ -304,41 +286,6 @@ type newPayment struct {
 	Terms                               terms
 }
 
-// begin makes the payment and its transaction if the nonce is free, and says
-// whether it was.
-func (s store) begin(ctx context.Context, n newPayment) (tx Transaction, c clock, claimed bool, err error) {
-	defer func() { err = wrap("begin", err) }()
-	kept, err := n.Request.kept()
-	if err != nil {
-		return tx, c, false, err
-	}
-	card, err := n.Request.keptCard()
-	if err != nil {
-		return tx, c, false, err
-	}
-	tx = Transaction{
-		AccountID: n.AccountID, ID: n.TransactionID, PaymentID: n.PaymentID, Mode: n.Mode, Type: n.Request.Type(),
-		Status: Created, Currency: n.Request.Currency, Amount: n.Request.Amount, Provider: n.Provider, Nonce: n.Nonce,
-		Policy: n.Policy, Card: card, Fence: 1, LeaseHolder: n.Holder, TravelUS: n.Terms.travel().Microseconds(),
-	}
-	c.before = time.Now()
-	err = s.db.Confirmed(ctx, func(db postgres.Tx) error {
-		return db.Raw(sqlBegin,
-			n.AccountID, n.Mode, n.Nonce, n.Operation, n.Print.Kept(), n.TransactionID, n.Retention.Microseconds(),
-			n.PaymentID, n.Request.MerchantOrderID, Unconfirmed.Status, Unconfirmed.Sub, tx.Currency, tx.Amount,
-			string(tx.Type), kept, n.Provider, card,
-			n.Holder, n.Instance, n.Terms.lease.Microseconds(), n.Terms.sendWindow().Microseconds(), n.Terms.firstLook().Microseconds(),
-			n.Terms.travel().Microseconds(), n.Policy,
-		).Row().Scan(&c.at, &tx.MaySendUntil)
-	})
-	if errors.Is(err, sql.ErrNoRows) {
-		return tx, c, false, nil
-	}
-	c.after = time.Now()
-	tx.CreatedAt, tx.UpdatedAt = c.at, c.at
-	return tx, c, err == nil, err
-}
-
 // keyRecord is what a nonce stands for, with the transaction behind it.
 type keyRecord struct {
 	Operation      string
@@ -364,7 +311,7 @@ func (s store) readKey(ctx context.Context, account uuid.UUID, mode, nonce strin
 }
 
 func (s store) endLife(ctx context.Context, account uuid.UUID, mode, nonce string, transaction uuid.UUID) error {
-	return wrap("end the life", s.db.Conn(ctx).Exec(sqlEndLife, account, mode, nonce, transaction).Error)
+	return wrap("end the life", s.db.Conn(ctx).Exec(sqlEndLife, account, mode, nonce, orNone(transaction)).Error)
 }
 
 // taker is who takes a transaction over.
@@ -816,7 +763,11 @@ UNION ALL
 UNION ALL
 (SELECT 'events', e.created_at, 'event', '', '', false, '', '', '', e.status || '/' || e.sub_status, NULL, e.cause, ''
  FROM events e JOIN transactions t ON t.account_id = e.account_id AND t.payment_id = e.payment_id AND t.id = $2
- WHERE e.account_id = $1 AND e.transaction_id = $2 ORDER BY e.seq LIMIT $7)`
+ WHERE e.account_id = $1 AND e.transaction_id = $2 ORDER BY e.seq LIMIT $7)
+UNION ALL
+(SELECT 'payment_sources', t.created_at, 'checkout', '', '', false, '', '', coalesce(o.checkout_session_id::text, ''), '', NULL, '', o.note
+ FROM payment_sources o JOIN transactions t ON t.account_id = o.account_id AND t.payment_id = o.payment_id AND t.id = $2 AND t.target_id IS NULL
+ WHERE o.account_id = $1 AND o.checkout_session_id IS NOT NULL LIMIT $7)`
 
 func (s store) moments(ctx context.Context, r lifeRow, until *time.Time, limit int) ([]momentRow, error) {
 	var rows []momentRow

@@ -102,11 +102,15 @@ func (a *Adapter) Traits() providers.Traits { return a.traits }
 
 // Charge sends one charge.
 func (a *Adapter) Charge(ctx context.Context, c providers.Charge, may providers.MaySend) providers.Result {
-	return sent(a.post(ctx, "/sandbox/v1/charges", chargeRequest{
+	q := chargeRequest{
 		order: orderOf(c.Order), Amount: c.Amount.String(), Currency: c.Currency, Country: c.Country,
 		Description: c.Description, Capture: &c.Capture, Verify: c.Verify, ReturnURL: c.ReturnURL,
-		CallbackURL: *a.callbackURL.Load(), Card: cardOf(c.Card),
-	}, may), c.Reference)
+		CallbackURL: *a.callbackURL.Load(), Token: c.Token.Value,
+	}
+	if q.Token == "" {
+		q.Card = cardOf(c.Card)
+	}
+	return sent(a.post(ctx, "/sandbox/v1/charges", q, may), c.Reference)
 }
 
 // Operate sends one capture, cancellation or refund.

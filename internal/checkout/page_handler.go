@@ -1,0 +1,121 @@
+package checkout
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/sdk/js"
+)
+
+// FindPageSession finds a session by its id alone, of any account and mode. false: there is none.
+type FindPageSession func(ctx context.Context, id uuid.UUID) (PageSession, bool, error)
+
+// PageHandler serves the pay page and the browser SDK. Both are for anybody: who knows a
+// session's id may see what is to be paid, and pay it.
+type PageHandler struct{ find FindPageSession }
+
+// NewPageHandler makes the handler of pages whose sessions find finds.
+func NewPageHandler(find FindPageSession) *PageHandler { return &PageHandler{find: find} }
+
+// Mount adds the page, its files, and the SDK.
+func (h *PageHandler) Mount(e *echo.Echo) {
+	e.GET("/pay/:session", h.page)
+	e.GET(assetsPath+":file", pageAsset)
+	e.GET(sdkPath, sdkFile("text/javascript; charset=utf-8", func() ([]byte, error) { return js.SDK, nil }))
+	e.GET(sdkTypesPath, sdkFile("text/plain; charset=utf-8", func() ([]byte, error) { return js.Types, nil }))
+	e.GET(integrityPath, sdkFile(echo.MIMEApplicationJSON, integrityDocument))
+}
+
+// page is GET /pay/{session}: HTML whatever happens, as a person reads it.
+func (h *PageHandler) page(c echo.Context) error {
+	language := pageLanguage(c.QueryParam("lang"), c.Request().Header.Get("Accept-Language"))
+	id, err := uuid.Parse(c.Param("session"))
+	if err != nil || len(c.Param("session")) != len(id.String()) {
+		return sendPage(c, http.StatusNotFound, PageSession{}, language, standsMissing)
+	}
+	s, found, err := h.find(c.Request().Context(), id)
+	switch {
+	case err != nil:
+		if sent := sendPage(c, http.StatusServiceUnavailable, PageSession{}, language, standsUnavailable); sent != nil {
+			return sent
+		}
+		return err // for the log; the answer is out
+	case !found:
+		return sendPage(c, http.StatusNotFound, PageSession{}, language, standsMissing)
+	case s.Expired:
+		return sendPage(c, http.StatusGone, s, language, standsExpired)
+	}
+	return sendPage(c, http.StatusOK, s, language, standsOpen)
+}
+
+// retrySoon is when a browser or a crawler may ask again for a page that could not be made, in
+// seconds.
+const retrySoon = 2
+
+func sendPage(c echo.Context, status int, s PageSession, language string, how standing) error {
+	body, err := renderPage(s, language, how)
+	if err != nil {
+		return err
+	}
+	header := c.Response().Header()
+	header.Set(echo.HeaderContentSecurityPolicy, pagePolicy(s.Origins))
+	header.Set("Content-Language", language)
+	header.Set(echo.HeaderVary, "Accept-Language")
+	header.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
+	if how == standsUnavailable {
+		header.Set(echo.HeaderRetryAfter, strconv.Itoa(retrySoon))
+	}
+	return c.HTMLBlob(status, body)
+}
+
+// pageAsset is GET /pay/assets/{file}.
+func pageAsset(c echo.Context) error {
+	file, current, ok := pageAssets().find(c.Param("file"))
+	if !ok {
+		return apierr.New(apierr.NotFound, "there is no such file")
+	}
+	caching := "no-store" // another release's name
+	if current {
+		caching = "public, max-age=31536000, immutable"
+	}
+	return sendFile(c, file, caching)
+}
+
+// sdkCaching lets browsers keep the SDK for an hour, and for a day longer while they ask for a
+// newer one behind the page's back.
+const sdkCaching = "public, max-age=3600, stale-while-revalidate=86400"
+
+// sdkFile serves one of the SDK's files to pages of any origin.
+func sdkFile(contentType string, body func() ([]byte, error)) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		b, err := body()
+		if err != nil {
+			return err
+		}
+		header := c.Response().Header()
+		header.Set(echo.HeaderAccessControlAllowOrigin, "*")
+		header.Set("Cross-Origin-Resource-Policy", "cross-origin")
+		return sendFile(c, asset{contentType: contentType, body: b, hash: hashOf(b)}, sdkCaching)
+	}
+}
+
+// sendFile answers with a file, or with 304 if the browser has it.
+func sendFile(c echo.Context, file asset, caching string) error {
+	tag := `"` + file.hash + `"`
+	header := c.Response().Header()
+	header.Set(echo.HeaderCacheControl, caching)
+	header.Set("ETag", tag)
+	for known := range strings.SplitSeq(c.Request().Header.Get("If-None-Match"), ",") {
+		if known = strings.TrimPrefix(strings.TrimSpace(known), "W/"); known == tag || known == "*" {
+			return c.NoContent(http.StatusNotModified)
+		}
+	}
+	header.Set(echo.HeaderContentLength, strconv.Itoa(len(file.body)))
+	return c.Blob(http.StatusOK, file.contentType, file.body)
+}
