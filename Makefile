@@ -79,6 +79,12 @@ bench: ## Measure the API against pgbench on the same database (ARGS="…")
 	go build -trimpath -buildvcs=false -o $(BENCH) ./test/bench
 	@exec ./$(BENCH) $(ARGS)
 
+# What is built is committed, so that nobody needs it to build the product; a test builds
+# it again and compares.
+.PHONY: sdk
+sdk: ## Build the checkout's scripts after a change in sdk/js/src
+	go run ./sdk/js/build
+
 .PHONY: lint
 lint: tools ## Run the linters
 	./bin/golangci-lint run ./...
@@ -88,7 +94,8 @@ lint: tools ## Run the linters
 .PHONY: ci
 ci: TESTFLAGS := -count=1
 ci: ARGS :=
-ci: postgres tools tidy-check format-check vet build lint race prove-ci mutants ## Check everything, from nothing
+ci: export ONCEPAY_REQUIRE_CHROMIUM := 1
+ci: postgres chromium tools tidy-check format-check vet build lint race prove-ci mutants ## Check everything, from nothing
 	@echo "ci: all checks passed"
 
 # Not a step of ci: it wants to be root, and builds Helm once. It tells what it could
@@ -103,11 +110,14 @@ clean: ## Remove the programs that were built; tools and data stay
 
 # The steps of the targets above, in their order.
 
-.PHONY: postgres tools tidy-check format-check vet prove-ci
+.PHONY: postgres chromium tools tidy-check format-check vet prove-ci
 postgres:
 	@./scripts/install-postgres.sh
 	@./scripts/install-pgbouncer.sh
 	@./scripts/install-faketime.sh
+
+chromium:
+	@./scripts/install-chromium.sh
 
 tools:
 	@./scripts/install-tools.sh

@@ -50,6 +50,9 @@ CREATE TABLE customer_sessions (
 -- Serves the end of a customer, with whom their sessions go.
 CREATE INDEX customer_sessions_customer ON customer_sessions (account_id, customer_id);
 
+-- Serves the purge, which goes from the oldest.
+CREATE INDEX customer_sessions_created_at ON customer_sessions (created_at);
+
 -- One row per card that a customer keeps with the merchant. `id` is the vaulted token, and
 -- `provider_token` the provider's stand-in for the card, which is nowhere else. While a
 -- payment is to decide whether the card is kept, the status says so.
@@ -141,6 +144,9 @@ CREATE TABLE checkout_sessions (
 -- Serves the pay page, which knows a session and not whose it is: no account leads it.
 CREATE UNIQUE INDEX checkout_sessions_id ON checkout_sessions (id);
 
+-- Serves the purge, which goes from the oldest; created_at never changes.
+CREATE INDEX checkout_sessions_created_at ON checkout_sessions (created_at);
+
 -- Serves a link, which asks what became of its payments.
 CREATE INDEX checkout_sessions_link ON checkout_sessions (account_id, link_id) WHERE link_id IS NOT NULL;
 
@@ -164,6 +170,9 @@ CREATE TABLE one_time_tokens (
     CONSTRAINT one_time_tokens_pkey PRIMARY KEY (account_id, id),
     CONSTRAINT one_time_tokens_mode_known CHECK (mode IN ('test', 'live'))
 ) WITH (fillfactor = 80);
+
+-- Serves the purge, which goes from the oldest; created_at never changes.
+CREATE INDEX one_time_tokens_created_at ON one_time_tokens (created_at);
 
 -- One row per payment that was made in a checkout or with a token: which session it is a
 -- payment of, which one-time token it has used up, and which kept card it was paid with or

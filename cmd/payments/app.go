@@ -220,6 +220,7 @@ func (a *app) mountCheckout(public *echo.Echo, payments *transactions.Handler) {
 	browsers, base := merchants.NewBrowsers(a.auth, cors), httpapi.BaseURL(a.cfg.publicURL)
 	payments.MountCheckout(public, browsers, base)
 	checkout.NewHandler(a.checkout, browsers, base).Mount(public)
+	checkout.NewPageHandler(a.checkout.FindPage).Mount(public)
 }
 
 // listen opens both listeners and serves on them.
@@ -279,6 +280,7 @@ func (a *app) startLoops(ctx context.Context) {
 		worker.Loop{Name: "expiry", Every: expiryEvery, RunOnce: a.service.Expire, Describe: postgres.Describe},
 		worker.Loop{Name: "reconciliation", Every: reconciliationEvery, RunOnce: a.books.RunOnce, Describe: postgres.Describe},
 		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: a.policies.ShortestRetention()}.RunOnce, Describe: postgres.Describe},
+		worker.Loop{Name: "checkout-purge", Every: purgeEvery, RunOnce: a.checkout.Purge, Describe: postgres.Describe},
 	)
 }
 

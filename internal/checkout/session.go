@@ -193,3 +193,17 @@ func (s *Service) session(ctx context.Context, account uuid.UUID, mode string, i
 
 // orNone is an id as a column: NULL where there is none.
 func orNone(id uuid.UUID) uuid.NullUUID { return uuid.NullUUID{UUID: id, Valid: id != uuid.Nil} }
+
+// FindPage finds the session of a pay page, of whichever merchant. Of a merchant without a
+// key that is taken there is none.
+func (s *Service) FindPage(ctx context.Context, id uuid.UUID) (PageSession, bool, error) {
+	sn, found, err := s.store.sessionAnywhere(ctx, id)
+	if err != nil || !found {
+		return PageSession{}, false, err
+	}
+	caller, key, ok := s.auth.PublicKey(sn.AccountID, sn.Mode)
+	return PageSession{
+		ID: sn.ID, AccountID: sn.AccountID, Mode: sn.Mode, Workflow: sn.Workflow, MerchantName: caller.MerchantName, PublicKey: key,
+		CallbackURL: sn.CallbackURL, Origins: caller.Origins, Expired: sn.Expired,
+	}, ok, nil
+}

@@ -36,8 +36,8 @@ var privileges = map[string]string{
 	"customer_sessions": "SELECT, INSERT, DELETE",
 	"payment_methods":   "SELECT, INSERT, UPDATE",
 	"payment_links":     "SELECT, INSERT, UPDATE",
-	"checkout_sessions": "SELECT, INSERT, UPDATE",
-	"one_time_tokens":   "SELECT, INSERT, UPDATE",
+	"checkout_sessions": "SELECT, INSERT, UPDATE, DELETE",
+	"one_time_tokens":   "SELECT, INSERT, UPDATE, DELETE",
 	"payment_sources":   "SELECT, INSERT",
 
 	"reconciliation_progress": "SELECT, INSERT, UPDATE",

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Sees to it that this machine has Chromium, in which the browser tests pay. Silent where
+# it is there already. `make test` does without, and says so; `make ci` does not.
+set -eu
+. "$(dirname "$0")/lib.sh"
+
+# As test/browser looks for it.
+there() {
+	for name in chromium chromium-browser google-chrome; do
+		if command -v "$name" >/dev/null 2>&1; then return 0; fi
+	done
+	return 1
+}
+
+install_it() {
+	for manager in apt-get dnf zypper pacman; do
+		command -v "$manager" >/dev/null 2>&1 || continue
+		case $manager in
+		apt-get)
+			apt_update
+			apt_install chromium
+			;;
+		dnf) as_root dnf install -y chromium ;;
+		zypper) as_root zypper --non-interactive install chromium ;;
+		pacman) as_root pacman -S --needed --noconfirm chromium ;;
+		esac
+		return
+	done
+}
+
+if there; then exit 0; fi
+say "Chromium is not on this machine; installing it."
+install_it
+there || fail "Chromium is not where it is looked for; install it, and run this again."
