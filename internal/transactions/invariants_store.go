@@ -237,6 +237,30 @@ FROM (SELECT currency, amount FROM payments UNION ALL SELECT currency, amount FR
 GROUP BY a.currency, min_scale(a.amount)`
 
 // invariants are all checks, what is about money first.
+// paysNothing is true of a payment p that left its checkout session to the next: it was
+// declined, or never was.
+const paysNothing = `p.status IN ('DECLINED', 'REJECTED', 'ERROR')`
+
+// A checkout session has one payment at most that is under way, pending, or was ever
+// successful.
+const sqlSessionsPaidOnce = `/* transactions.check_sessions_paid_once */
+SELECT count(*) FROM (
+    SELECT 1 FROM payment_sources o
+    JOIN payments p ON p.account_id = o.account_id AND p.id = o.payment_id
+    WHERE o.checkout_session_id IS NOT NULL AND NOT ` + paysNothing + `
+    GROUP BY o.account_id, o.checkout_session_id HAVING count(*) > 1) twice`
+
+// That one has the session, so that no other can; and none that pays nothing has it.
+const sqlSessionsHeld = `/* transactions.check_sessions_held */
+SELECT (SELECT count(*) FROM payment_sources o
+        JOIN payments p ON p.account_id = o.account_id AND p.id = o.payment_id
+        WHERE o.checkout_session_id IS NOT NULL AND NOT ` + paysNothing + ` AND NOT EXISTS (
+            SELECT 1 FROM checkout_sessions s
+            JOIN payment_sources h ON h.account_id = s.account_id AND h.payment_id = s.payment_id
+            WHERE s.account_id = o.account_id AND s.id = o.checkout_session_id AND h.checkout_session_id = s.id))
+     + (SELECT count(*) FROM checkout_sessions s
+        JOIN payments p ON p.account_id = s.account_id AND p.id = s.payment_id WHERE ` + paysNothing + `)`
+
 var invariants = []invariant{
 	{"payment_sums_match_transactions", sqlPaymentSums, counted},
 	{"reservations_match_unresolved", sqlReservations, counted},
@@ -258,6 +282,8 @@ var invariants = []invariant{
 	{"answers_only_where_told", sqlAnswers, counted},
 	{"unresolved_have_leases", sqlLeases, counted},
 	{"fences_have_takeovers", sqlFences, counted},
+	{"sessions_paid_once", sqlSessionsPaidOnce, counted},
+	{"sessions_hold_their_payment", sqlSessionsHeld, counted},
 }
 
 // violations counts what breaks one rule, in a database transaction that goes on even if

@@ -190,6 +190,20 @@ func breakages(plays map[string]*play) []breakage {
 		{name: "fences_have_takeovers", sql: []string{`DELETE FROM takeovers WHERE transaction_id = (SELECT id FROM transactions WHERE nonce = 'lapsed')`}, count: 1},
 		{name: "fences_have_takeovers", sql: []string{`UPDATE takeovers SET fence = 7 WHERE transaction_id = (SELECT id FROM transactions WHERE nonce = 'lapsed')`}, count: 1},
 	}
+	// A session of each of two payments, as begin makes it.
+	const (
+		session = `INSERT INTO checkout_sessions (account_id, id, mode, workflow, merchant_order_id, payment_description, country, currency, amount,
+			callback_url, details, payment_id, created_at, updated_at, expires_at)
+			SELECT account_id, $1, mode, 'SDK_SEAMLESS', merchant_order_id, 'text', 'US', currency, amount, '', '{}', id, now(), now(), now() FROM payments WHERE id = $2 AND id <> $3`
+		source = `INSERT INTO payment_sources (account_id, payment_id, checkout_session_id) SELECT account_id, id, $1 FROM payments WHERE id = ANY (ARRAY[$2::uuid, $3])`
+	)
+	two := []any{uuid.New(), payment("refused"), payment("parts")}
+	failed := []any{uuid.New(), payment("PURCHASE-DECLINED"), payment("PURCHASE-ERROR")}
+	all = append(all,
+		breakage{"sessions_paid_once", []string{session, source}, two, 1},
+		breakage{"sessions_hold_their_payment", []string{source}, []any{two[0], two[1], uuid.New()}, 1},
+		breakage{"sessions_hold_their_payment", []string{session, source}, failed, 1},
+	)
 	for _, column := range []string{"authorized", "settled", "captured", "refunded", "canceled", "charged_back"} {
 		all = append(all, breakage{"payment_sums_match_transactions", []string{`UPDATE payments SET ` + column + ` = ` + column + ` + 0.01 WHERE id = $1`}, []any{payment("parts")}, 1})
 	}
