@@ -36,7 +36,7 @@ type serverFlags struct {
 	ShutdownTimeout  time.Duration  `default:"30s" help:"How long a stop waits for requests in flight; above 0."`
 	MaxInFlight      int            `default:"1024" help:"How many of the API's requests are worked on at a time; more get 503 at once. At least 1." placeholder:"N"`
 	LookupRate       int            `default:"60" help:"How many look-ups of nonces an account has a minute, on each instance; more get 429; the operator's are not limited. At least 1." placeholder:"N"`
-	PublicURL        string         `name:"public-url" help:"Where the provider reaches this API, such as https://pay.example.com: it is told to call back there (default: nowhere, so that decisions are asked for; dev: the API's own address)." placeholder:"URL"`
+	PublicURL        string         `name:"public-url" help:"Where providers and browsers reach this API, such as https://pay.example.com: providers are told to call back there, and payers come back there from their banks (default: providers nowhere, so that decisions are asked for, and payers to the host that their request named; dev: the API's own address)." placeholder:"URL"`
 
 	AuthorizationExpiry time.Duration `default:"168h" help:"How long an authorization may be captured, by the database's clock; above 0."`
 	PendingExpiry       time.Duration `default:"24h" help:"How long a provider may take to decide about a payment that it has accepted, before it is asked to refuse it; above 0."`
