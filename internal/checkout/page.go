@@ -77,7 +77,7 @@ var pageLanguages = map[string]pageTexts{
 		Title: "Pago", NoScript: "Esta página necesita JavaScript", NoScriptText: "Actívalo en tu navegador y vuelve a cargar la página. No se ha cobrado nada.",
 		Expired: "Esta página ha caducado", ExpiredText: "Vuelve a la tienda para empezar de nuevo.",
 		Missing: "Aquí no hay ningún pago", MissingText: "Puede que la dirección esté incompleta. Vuelve a la tienda para empezar de nuevo.",
-		Unavailable: "Ahora no podemos mostrar esta página", UnavailableText: "Vuelve a cargarla dentro de un momento. Si ya has pagado, no pagues otra vez: esta página lo mostrará.",
+		Unavailable: "Ahora no podemos mostrar esta página", UnavailableText: "Vuelve a cargarla dentro de poco. Si ya has pagado, no pagues otra vez: esta página lo mostrará.",
 	},
 	"pt": {
 		Title: "Pagamento", NoScript: "Esta página precisa de JavaScript", NoScriptText: "Ative-o no navegador e carregue a página de novo. Nada foi cobrado.",

@@ -16,9 +16,9 @@ const sessionColumns = `s.account_id, s.id, s.mode, s.workflow, s.merchant_order
 const sqlInsertSession = `/* checkout.insert_session */
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at)
 INSERT INTO checkout_sessions AS s (account_id, id, mode, workflow, merchant_order_id, payment_description, country, currency, amount,
-    callback_url, customer_id, link_id, metadata, details, created_at, updated_at, expires_at)
+    callback_url, customer_id, link_id, metadata, details, created_at, expires_at, updated_at)
 SELECT $1::uuid, $2::uuid, $3::text, $4::text, $5::text, $6::text, $7::text, $8::text, $9::numeric, $10::text, $11::uuid, $12::uuid,
-       $13::text, $14::text, at, at, at + $15::bigint * interval '1 microsecond'
+       $13::text, $14::text, at, at + $15::bigint * interval '1 microsecond', at
 FROM clock
 RETURNING ` + sessionColumns
 

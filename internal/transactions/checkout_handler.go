@@ -2,6 +2,7 @@ package transactions
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -36,7 +37,7 @@ func (h *Handler) MountCheckout(e *echo.Echo, browsers *merchants.Browsers, base
 // paySession is POST /v1/checkout/sessions/{checkout_session}/payment. All that counts of
 // the body is the token; what is paid is the session's.
 func (h *Handler) paySession(c echo.Context, base string) order {
-	caller, session := merchants.CallerOf(c), c.Param("session")
+	caller, session := merchants.CallerOf(c), strings.ToLower(c.Param("session"))
 	return order{session, func(cmd *Command, body jsontree.Value) error {
 		var v checker
 		if _, drawn := fields.ParseID(cmd.Sent); !drawn {

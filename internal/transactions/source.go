@@ -138,7 +138,7 @@ func (s *Service) find(ctx context.Context, cmd *Command) (refusal *apierr.Error
 		}
 	}
 	r.VaultOnSuccess = r.VaultOnSuccess || src.Token.VaultOnSuccess
-	if refusal = r.refusal(); refusal != nil {
+	if refusal = refusalOf(r); refusal != nil {
 		return refusal, nil
 	}
 	if sn := src.Session; sn.ID != uuid.Nil && (!sn.Amount.Equal(r.Amount) || sn.Currency != r.Currency) {
@@ -147,8 +147,8 @@ func (s *Service) find(ctx context.Context, cmd *Command) (refusal *apierr.Error
 	return nil, nil
 }
 
-// refusal says why no payment can begin with what was found.
-func (r *Request) refusal() *apierr.Error {
+// refusalOf says why no payment can begin with what was found.
+func refusalOf(r *Request) *apierr.Error {
 	src, t := &r.Source, r.instrument()
 	switch sn := src.Session; {
 	case r.Session == uuid.Nil:
@@ -170,12 +170,12 @@ func (r *Request) refusal() *apierr.Error {
 	case t.Taken:
 		return apierr.New(apierr.TokenInUse, at+"has been used; make a new one")
 	}
-	return r.customerRefusal(t)
+	return customerRefusal(r, t)
 }
 
 // customerRefusal says whether whoever pays is somebody else than whose card it is, and
 // settles whose it is.
-func (r *Request) customerRefusal(t sourceToken) *apierr.Error {
+func customerRefusal(r *Request, t sourceToken) *apierr.Error {
 	src := &r.Source
 	owner := uuid.Nil
 	for _, id := range []uuid.UUID{r.Customer, src.Session.CustomerID, t.CustomerID} {
