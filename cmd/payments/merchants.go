@@ -73,7 +73,7 @@ type merchantsCreateCmd struct {
 	operatorFlags
 	Name   string   `arg:"" help:"The merchant's name."`
 	Policy string   `env:"-" help:"How the merchant's nonces behave: yuno, novu, fyno or ietf (default: yuno)." placeholder:"NAME"`
-	Origin []string `env:"-" help:"An origin whose pages may call from a browser, such as https://shop.example; give it again for each, 50 at most (default: none's)." placeholder:"ORIGIN"`
+	Origin []string `env:"-" sep:"none" help:"An origin whose pages may call from a browser, such as https://shop.example; give it again for each, 50 at most (default: none's)." placeholder:"ORIGIN"`
 }
 
 // Run makes a merchant and prints it with its first key.
@@ -120,7 +120,7 @@ type merchantsUpdateCmd struct {
 	AccountID string   `arg:"" help:"The merchant's account_id."`
 	Policy    *string  `env:"-" help:"How the merchant's new nonces are to behave: yuno, novu, fyno or ietf." placeholder:"NAME"`
 	Name      *string  `env:"-" help:"The merchant's new name." placeholder:"TEXT"`
-	Origin    []string `env:"-" help:"An origin whose pages may call from a browser, such as https://shop.example; give all of them, each with its flag: they replace those that there were." placeholder:"ORIGIN"`
+	Origin    []string `env:"-" sep:"none" help:"An origin whose pages may call from a browser, such as https://shop.example; give all of them, each with its flag: they replace those that there were." placeholder:"ORIGIN"`
 	NoOrigins bool     `env:"-" help:"No page of others may call any more."`
 }
 

@@ -87,6 +87,52 @@ func TestOperatorChangesAMerchantFromTheCommandLine(t *testing.T) {
 	wantPolicyOfKey("ietf")
 }
 
+// It sets a variable of the process, so it does not run beside others.
+func TestOperatorRegistersOriginsFromTheCommandLine(t *testing.T) {
+	r := start(t)
+	t.Setenv("PAYMENTS_ADMIN_TOKEN", r.cfg.adminToken)
+	must := func(out string, args ...string) string {
+		t.Helper()
+		code, got, told := r.commanded(append([]string{"merchants"}, args...)...)
+		if code != exitOK || told != "" || !strings.Contains(got, out) {
+			t.Fatalf("%q: exit %d, %s %s, want %s", args, code, got, told, out)
+		}
+		return got
+	}
+	const shop, local = "https://shop.example", "http://localhost:3000"
+	var made madeMerchant
+	if err := json.Unmarshal([]byte(must("", "create", "Corner shop", "--origin", shop, "--origin", local, "--json")), &made); err != nil {
+		t.Fatal(err)
+	}
+	id := made.AccountID
+	want := func(origins ...string) {
+		t.Helper()
+		c, err := r.auth.AuthenticatePublic(made.APIKey.PublicAPIKey)
+		if err != nil || c.AccountID.String() != id || !slices.Equal(c.Origins, origins) {
+			t.Errorf("the key speaks for %s, from %q (%v); want %q", c.AccountID, c.Origins, err, origins)
+		}
+	}
+	want(shop, local)
+	shown := must("\n  origins  "+shop+"\n           "+local+"\n", "show", id)
+	must("  origins "+shop+","+local+"\n", "list")
+	const within = "Within 5 s the origins hold on every instance."
+	if renamed := must("\n  origins  "+shop+"\n", "update", id, "--name", "Bakery"); strings.Contains(renamed, within) || renamed == shown {
+		t.Errorf("of a name it says: %s", renamed)
+	}
+	want(shop, local)
+	must(within, "update", id, "--origin", shop)
+	want(shop)
+	must("\n  origins  "+local+"\n           "+shop+"\n", "update", id, "--origin", local, "--origin", shop, "--policy", "ietf")
+	want(local, shop)
+	if without := must(within, "update", id, "--no-origins"); strings.Contains(without, "origins  ") {
+		t.Errorf("without origins it is %s", without)
+	}
+	want()
+	if listed := must(id, "list"); strings.Contains(listed, "origins") {
+		t.Errorf("without origins it is listed as %s", listed)
+	}
+}
+
 // promisedWithin is how long a change may take until it holds everywhere.
 const promisedWithin = 5 * time.Second
 
@@ -131,6 +177,47 @@ func TestChangedPolicyHoldsOnEveryInstanceWithinFiveSeconds(t *testing.T) {
 	}
 }
 
+// Nor here.
+func TestChangedOriginsHoldOnEveryInstanceWithinFiveSeconds(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	other := startOn(t, r.url)
+	m, pair, err := r.auth.Create(t.Context(), "Corner shop", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for _, origins := range []string{`["https://shop.example"]`, `["https://a.example","https://b.example"]`, `[]`} {
+		var want []string
+		if err := json.Unmarshal([]byte(origins), &want); err != nil {
+			t.Fatal(err)
+		}
+		if a := r.ask(true, http.MethodPatch, merchantPath(m.AccountID.String()), `{"origins":`+origins+`}`, "Authorization", "Bearer "+r.cfg.adminToken); a.status != http.StatusOK {
+			t.Fatalf("changed to %s: %s", origins, a)
+		}
+		changed := time.Now()
+		if c, err := r.auth.AuthenticatePublic(pair.PublicAPIKey); err != nil || !slices.Equal(c.Origins, want) {
+			t.Errorf("where they were changed to %s, the origins are %q (%v)", origins, c.Origins, err)
+		}
+		for {
+			asked := time.Now()
+			c, err := other.auth.AuthenticatePublic(pair.PublicAPIKey)
+			if err == nil && slices.Equal(c.Origins, want) {
+				break
+			}
+			if err == nil && asked.Sub(changed) > promisedWithin {
+				t.Fatalf("%s after the change to %s, the origins are %q", asked.Sub(changed), origins, c.Origins)
+			}
+			select {
+			case <-look.C:
+			case <-t.Context().Done():
+				t.Fatal("the other instance never heard of it")
+			}
+		}
+	}
+}
+
 // It sets a variable of the process, so it does not run beside others.
 func TestMistakesWithAMerchantOnTheCommandLineHaveTheirExitCodes(t *testing.T) {
 	r := start(t)
@@ -146,8 +233,14 @@ func TestMistakesWithAMerchantOnTheCommandLineHaveTheirExitCodes(t *testing.T) {
 		code int
 		told string
 	}{
-		{[]string{"update", id}, exitUsage, "--policy, --name or both"},
-		{[]string{"update", id, "--json"}, exitUsage, "--policy, --name or both"},
+		{[]string{"update", id}, exitUsage, "--policy, --name, --origin or --no-origins"},
+		{[]string{"update", id, "--json"}, exitUsage, "--policy, --name, --origin or --no-origins"},
+		{[]string{"update", id, "--origin", "https://geheim.example", "--no-origins"}, exitUsage, "contradict"},
+		{[]string{"update", id, "--origin", "https://shop.example", "--origin", "http://geheim.example"}, exitFailed, "$.origins[1] must be an origin"},
+		{[]string{"update", id, "--origin", "https://shop.example", "--origin", "https://shop.example"}, exitFailed, "$.origins[1] must not be in the list twice"},
+		{[]string{"update", id, "--origin", "https://shop.example,https://geheim.example"}, exitFailed, "$.origins[0] must be an origin"},
+		{[]string{"update", id, "--origin", ""}, exitFailed, "$.origins[0] must be an origin"},
+		{[]string{"create", "Second", "--origin", "geheim"}, exitFailed, "$.origins[0] must be an origin"},
 		{[]string{"update"}, exitUsage, "account-id"},
 		{[]string{"show"}, exitUsage, "account-id"},
 		{[]string{"update", id, "--policy", "geheim"}, exitFailed, policies},
@@ -167,7 +260,7 @@ func TestMistakesWithAMerchantOnTheCommandLineHaveTheirExitCodes(t *testing.T) {
 	}
 	var listed []merchantView
 	_, out, _ := r.commanded("merchants", "list", "--json")
-	if err := json.Unmarshal([]byte(out), &listed); err != nil || len(listed) != 1 || listed[0].Name != "Corner shop" || listed[0].IdempotencyPolicy != idem.DefaultPolicy {
+	if err := json.Unmarshal([]byte(out), &listed); err != nil || len(listed) != 1 || listed[0].Name != "Corner shop" || listed[0].IdempotencyPolicy != idem.DefaultPolicy || len(listed[0].Origins) != 0 {
 		t.Errorf("the mistakes left %s (%v)", out, err)
 	}
 }

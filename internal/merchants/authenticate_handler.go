@@ -3,6 +3,7 @@ package merchants
 import (
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -110,6 +111,7 @@ func (b *Browsers) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 		httpapi.SetStyle(c, apierr.Envelope) // what our own script reads, whatever the merchant's clients do
 		caller, err := b.auth.AuthenticatePublic(c.Request().Header.Get(HeaderPublicKey))
 		if err == nil {
+			let(c, caller.Caller) // also where it is refused: the log line says whose page it was
 			err = b.cors.Admit(c, caller.Allows)
 		}
 		if err == nil {
@@ -118,7 +120,6 @@ func (b *Browsers) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		let(c, caller.Caller)
 		c.Set(keyBrowser, caller)
 		return next(c)
 	}
@@ -133,7 +134,11 @@ func (b *Browsers) limit(c echo.Context) error {
 	if wait := perAddress.Take(httpapi.AddressOf(c)); wait > 0 {
 		return httpapi.TooMany("too many requests came from this address within a minute; wait for Retry-After", wait)
 	}
-	if wait := perSession.Take(c.Param(sessionParam)); wait > 0 {
+	session := strings.ToLower(c.Param(sessionParam))
+	if session == "" {
+		return nil
+	}
+	if wait := perSession.Take(session); wait > 0 {
 		return httpapi.TooMany("too many requests came for this session within a minute; wait for Retry-After", wait)
 	}
 	return nil
