@@ -70,6 +70,12 @@ func (b *bench) expire() {
 	pgtest.Exec(b.t, b.url, `UPDATE idempotency_keys SET created_at = created_at - interval '2 days', expires_at = expires_at - interval '2 days'`)
 }
 
+// wantReused fails the test unless err says that the nonce names something else.
+func wantReused(t testing.TB, err error) {
+	t.Helper()
+	_ = wantCode(t, err, apierr.IdempotencyKeyReused)
+}
+
 // wantCode fails the test unless err is an answer of that code.
 func wantCode(t testing.TB, err error, code apierr.Code) *apierr.Error {
 	t.Helper()
@@ -262,7 +268,7 @@ func TestNonceOfAnotherOperationIsRefused(t *testing.T) {
 		t.Errorf("it is told %+v", e)
 	}
 	_, _, err = OnceAnswered(t.Context(), b.db, cmd)
-	wantCode(t, err, apierr.IdempotencyKeyReused)
+	wantReused(t, err)
 	if b.works() != 1 {
 		t.Errorf("the work was done %d times", b.works())
 	}
@@ -360,7 +366,7 @@ func TestNonceOfAPaymentIsRefusedUntilItsLifeIsOver(t *testing.T) {
 			cmd := onceCommand(t, "yuno", "nonce-1", `{}`)
 			b.payment(cmd, resolved)
 			_, err := Once(t.Context(), b.db, cmd, made)
-			wantCode(t, err, apierr.IdempotencyKeyReused)
+			wantReused(t, err)
 			b.expire()
 			purged, err := Purge{DB: b.db, Retention: DefaultRetention}.RunOnce(t.Context())
 			if err != nil || purged != 0 && !resolved {
@@ -377,7 +383,7 @@ func TestNonceOfAPaymentIsRefusedUntilItsLifeIsOver(t *testing.T) {
 				}
 				return
 			}
-			wantCode(t, err, apierr.IdempotencyKeyReused)
+			wantReused(t, err)
 			if b.works() != 0 {
 				t.Error("the work was done")
 			}
@@ -440,7 +446,7 @@ func TestLostCommitWithoutANonceSaysToLookFirst(t *testing.T) {
 // Whatever breaks on the way, a retry finds or does the work, once.
 func TestWorkIsDoneOnceWhereverTheConnectionBreaks(t *testing.T) {
 	t.Parallel()
-	for _, statement := range []string{"begin", "idem.claim_once", "test.work", "idem.answer_once", "commit", "idem.read_once", "idem.end_once"} {
+	for _, statement := range []string{"idem.claim_once", "test.work", "idem.answer_once", "commit", "idem.read_once", "idem.end_once"} {
 		for _, at := range []pgproxy.Point{pgproxy.Asked, pgproxy.Answered} {
 			t.Run(fmt.Sprint(statement, at), func(t *testing.T) {
 				t.Parallel()
