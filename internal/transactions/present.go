@@ -307,6 +307,8 @@ func present(p Payment, ts []Transaction, v view) (wirePayment, []wireTransactio
 		IdempotencyKey: nonceOf(ts),
 		Version:        p.Version,
 
+		PaymentLinkID:     kept.LinkID,
+		PaymentLinkCode:   kept.LinkCode,
 		SDKActionRequired: challenged,
 		SplitMarketplace:  []struct{}{},
 	}, all, nil

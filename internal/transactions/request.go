@@ -261,6 +261,8 @@ type keptRequest struct {
 	VaultedToken      string          `json:"vaulted_token,omitempty"`
 	VaultOnSuccess    bool            `json:"vault_on_success,omitempty"`
 	NewCard           string          `json:"new_card,omitempty"` // the vaulted token that it decides about
+	LinkID            string          `json:"payment_link_id,omitempty"`
+	LinkCode          string          `json:"payment_link_code,omitempty"`
 }
 
 func (r Request) keep() keptRequest {
@@ -270,6 +272,7 @@ func (r Request) keep() keptRequest {
 		Capture: r.Capture, Verify: r.Verify, Installments: r.Installments, SoftDescriptor: r.SoftDescriptor, Card: r.fingerprint(),
 		CustomerPayer: r.CustomerPayer, AdditionalData: r.AdditionalData, Metadata: r.Metadata, StoredCredentials: r.StoredCredentials,
 		Session: textOf(r.Session), Token: textOf(r.Token), VaultedToken: textOf(r.Vaulted), VaultOnSuccess: r.VaultOnSuccess, NewCard: textOf(r.Source.newCard),
+		LinkID: textOf(r.Source.Session.LinkID), LinkCode: r.Source.Session.LinkCode,
 	}
 }
 

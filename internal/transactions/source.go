@@ -57,6 +57,8 @@ type sourceSession struct {
 	CallbackURL     string
 	CustomerID      uuid.UUID
 	Metadata        string
+	LinkID          uuid.UUID // the payment link that led to it; uuid.Nil: none
+	LinkCode        string
 	Version         int64
 	Expired         bool
 	Taken           bool // it has a payment,

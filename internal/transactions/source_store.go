@@ -38,7 +38,7 @@ SELECT gate.at, transaction.may_send_until FROM gate, transaction`
 // which it makes if it decides about it ($29: whose, $30: its country, $31: its token).
 //
 // Of all who want a session, or a token, one gets it: the row's own lock decides, whatever
-// nonces they have. Who does not get both leaves the payment unmade, and then the claim has
+// nonces they have. Who does not get all leaves the payment unmade, and then the claim has
 // nothing to point to: its foreign key undoes the whole statement.
 const sqlBeginCheckout = `/* transactions.begin_checkout */` + claimNonce + `, session AS (
     UPDATE checkout_sessions s SET payment_id = $8::uuid, updated_at = at
@@ -51,12 +51,15 @@ const sqlBeginCheckout = `/* transactions.begin_checkout */` + claimNonce + `, s
     FROM claim
     WHERE k.account_id = $1 AND k.id = $27::uuid AND k.mode = $2 AND k.payment_id IS NULL AND k.expires_at > clock_timestamp()
     RETURNING k.id
+), owner AS ( -- who deletes a customer lets go of the cards that are there
+    SELECT c.id FROM customers c, claim WHERE c.account_id = $1 AND c.id = $29::uuid FOR KEY SHARE OF c
 ), gate AS (
     SELECT at FROM claim
     WHERE ($25 IS NULL OR EXISTS (SELECT 1 FROM session)) AND ($27 IS NULL OR EXISTS (SELECT 1 FROM token))
+      AND ($29 IS NULL OR EXISTS (SELECT 1 FROM owner))
 )` + makePayment + `, kept_card AS (
     INSERT INTO payment_methods (account_id, id, mode, customer_id, status, country, provider, provider_token, card, created_at, updated_at)
-    SELECT $1, $28::uuid, $2, $29::uuid, 'ENROLL_IN_PROCESS', $30::text, $16, $31::text, $17, at, at FROM gate WHERE $29 IS NOT NULL
+    SELECT $1, $28::uuid, $2, $29, 'ENROLL_IN_PROCESS', $30::text, $16, $31::text, $17, at, at FROM gate WHERE $29 IS NOT NULL
 ), source AS (
     INSERT INTO payment_sources (account_id, payment_id, checkout_session_id, one_time_token_id, payment_method_id, note)
     SELECT $1, payment.id, $25, $27, $28, $32::text FROM payment
@@ -95,7 +98,7 @@ const sqlSource = `/* transactions.source */
 SELECT s.id AS session_id, s.workflow AS session_workflow, s.merchant_order_id AS session_merchant_order_id,
        s.payment_description AS session_description, s.country AS session_country, s.currency AS session_currency,
        s.amount AS session_amount, s.callback_url AS session_callback_url, s.customer_id AS session_customer_id,
-       s.metadata AS session_metadata, s.version AS session_version,
+       s.metadata AS session_metadata, s.version AS session_version, s.link_id AS session_link_id, l.code AS session_link_code,
        s.expires_at <= clock_timestamp() AS session_expired, s.payment_id IS NOT NULL AS session_taken,
        EXISTS (SELECT 1 FROM transactions t WHERE t.account_id = s.account_id AND t.payment_id = s.payment_id
                AND t.target_id IS NULL AND t.status = 'CREATED' AND t.parked_at IS NULL) AS session_under_way,
@@ -107,6 +110,7 @@ SELECT s.id AS session_id, s.workflow AS session_workflow, s.merchant_order_id A
        c.id AS customer
 FROM (SELECT $1::uuid AS account_id, $2::text AS mode) a
 LEFT JOIN checkout_sessions s ON s.account_id = a.account_id AND s.mode = a.mode AND s.id = $3::uuid
+LEFT JOIN payment_links l ON l.account_id = s.account_id AND l.id = s.link_id
 LEFT JOIN one_time_tokens k ON k.account_id = a.account_id AND k.mode = a.mode AND k.id = $4::uuid
 LEFT JOIN payment_methods m ON m.account_id = a.account_id AND m.mode = a.mode AND m.id = $5::uuid
 LEFT JOIN customers c ON c.account_id = a.account_id AND c.mode = a.mode AND c.id = coalesce($6::uuid, s.customer_id, k.customer_id)`
