@@ -15,6 +15,7 @@ import (
 	"github.com/oncepay/oncepay/internal/admin"
 	"github.com/oncepay/oncepay/internal/apidocs"
 	"github.com/oncepay/oncepay/internal/checkout"
+	"github.com/oncepay/oncepay/internal/demo"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/merchants"
@@ -70,7 +71,8 @@ type appConfig struct {
 	publicURL    string                        // where providers call back to; "": nowhere, or
 	callBackHere bool                          // the API's own listener
 	rawLiveCards bool
-	bareKeys     bool // ietf takes a nonce without quotes
+	bareKeys     bool          // ietf takes a nonce without quotes
+	demo         *demo.Options // of the shop that is shown; nil: none
 	log          *slog.Logger
 }
 
@@ -221,6 +223,11 @@ func (a *app) mountCheckout(public *echo.Echo, payments *transactions.Handler) {
 	payments.MountCheckout(public, browsers, base)
 	checkout.NewHandler(a.checkout, browsers, base).Mount(public)
 	checkout.NewPageHandler(a.checkout.FindPage).Mount(public)
+	if a.cfg.demo != nil {
+		shop := *a.cfg.demo
+		shop.API, shop.Integrity = func() string { return a.cfg.tls.url(a.publicAddr) }, checkout.Integrity()
+		demo.Mount(public, shop)
+	}
 }
 
 // listen opens both listeners and serves on them.

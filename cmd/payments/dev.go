@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/oncepay/oncepay/internal/demo"
 	"github.com/oncepay/oncepay/internal/localpg"
 	"github.com/oncepay/oncepay/internal/merchants"
 	"github.com/oncepay/oncepay/internal/providers"
@@ -26,7 +27,7 @@ type devCmd struct {
 // Help says what it starts.
 func (devCmd) Help() string {
 	return "Starts a private PostgreSQL, or uses and migrates the database of DATABASE_URL; a merchant with keys for test " +
-		"and live mode, the sandbox provider, the API and the operator's listener. Keeps all of it in one folder."
+		"and live mode, the sandbox provider, the API, a shop at /demo and the operator's listener. Keeps all of it in one folder."
 }
 
 // postgresStop bounds the private server's orderly stop.
@@ -91,6 +92,9 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 		databaseURL: url, secret: []byte(sec.InstallationSecret), adminToken: sec.AdminToken,
 		listen: c.Listen, adminListen: c.AdminListen, times: t, limits: l, rawLiveCards: true, bareKeys: c.IETFBareKeys, log: newLog(s.err),
 		providers: map[string]providers.Provider{merchants.Test: provider, merchants.Live: provider}, publicURL: publicURL, callBackHere: true,
+		demo: &demo.Options{
+			AccountID: sec.AccountID.String(), PublicKey: sec.Test.PublicAPIKey, SecretKey: sec.Test.PrivateSecretKey, Bank: c.ProviderURL,
+		},
 	})
 	if err != nil {
 		return err
@@ -157,6 +161,7 @@ func banner(w io.Writer, d devInfo, dataDir string) {
 Oncepay is ready. One nonce moves money at most once.
 
   API       %s/v1
+  Shop      %s/demo
   Operator  %s/admin/v1   (Authorization: Bearer %s)
   Sandbox   %s/sandbox/v1/ledger
   Account   %s
@@ -180,5 +185,5 @@ curl -s %s/v1/idempotency-keys/my-first-key %s
 
 Ctrl-C stops everything; the data stays.
 
-`, d.BaseURL, d.AdminURL, d.AdminToken, d.SandboxURL, d.AccountID, d.PublicAPIKey, d.PrivateSecretKey, dataDir, create, create, d.BaseURL, auth)
+`, d.BaseURL, d.BaseURL, d.AdminURL, d.AdminToken, d.SandboxURL, d.AccountID, d.PublicAPIKey, d.PrivateSecretKey, dataDir, create, create, d.BaseURL, auth)
 }

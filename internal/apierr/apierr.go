@@ -36,6 +36,7 @@ const (
 	CustomerIDDuplicated     Code = "CUSTOMER_ID_DUPLICATED"
 	PaymentNotFound          Code = "PAYMENT_NOT_FOUND"
 	TransactionNotFound      Code = "TRANSACTION_NOT_FOUND"
+	PaymentMethodNotFound    Code = "PAYMENT_METHOD_NOT_FOUND"
 	CheckoutSessionNotFound  Code = "CHECKOUT_SESSION_NOT_FOUND"
 	CustomerNotFound         Code = "CUSTOMER_NOT_FOUND"
 	InvalidState             Code = "INVALID_STATE"
@@ -77,6 +78,7 @@ var status = map[Code]int{
 	CustomerIDDuplicated:     http.StatusBadRequest,
 	PaymentNotFound:          http.StatusBadRequest,
 	TransactionNotFound:      http.StatusBadRequest,
+	PaymentMethodNotFound:    http.StatusBadRequest,
 	CheckoutSessionNotFound:  http.StatusBadRequest,
 	CustomerNotFound:         http.StatusBadRequest,
 	InvalidState:             http.StatusConflict,

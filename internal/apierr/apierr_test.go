@@ -77,7 +77,7 @@ func TestStatusesAreThoseOfTheContract(t *testing.T) {
 	t.Parallel()
 	want := map[int][]Code{
 		http.StatusBadRequest: {
-			ChargebackInProcess, CheckoutSessionNotFound, CountryNotSupported, CurrencyNotAllowed, InvalidAccountID, InvalidAmount,
+			ChargebackInProcess, CheckoutSessionNotFound, CountryNotSupported, CurrencyNotAllowed, CustomerIDDuplicated, CustomerNotFound, InvalidAccountID, InvalidAmount,
 			InvalidParameters, InvalidRequest, InvalidStatus, InvalidTransaction, InvalidTransactionType, MissingParameters,
 			PaymentNotFound, TransactionNotFound, UnavailablePaymentMethod,
 		},

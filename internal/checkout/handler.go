@@ -27,6 +27,8 @@ func (h *Handler) Mount(e *echo.Echo) {
 	h.mountSessions(e)
 	h.mountTokens(e)
 	h.mountCustomers(e)
+	h.mountMethods(e)
+	h.mountLinks(e)
 }
 
 // backend lets merchants' backends in.

@@ -2,12 +2,12 @@ package checkout
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"crypto/sha512"
 	_ "embed" // the page's parts
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"html/template"
 	"net/url"
@@ -68,19 +68,19 @@ type pageTexts struct {
 // pageLanguages are the page's languages; defaultLanguage is for who asks for none of them.
 var pageLanguages = map[string]pageTexts{
 	"en": {
-		Title: "Payment", NoScript: "This page needs JavaScript", NoScriptText: "Please switch it on in your browser, and load the page again. Nothing was charged.",
+		Title: "Payment", NoScript: "This page needs JavaScript", NoScriptText: "Please switch it on in your browser, and load the page again.",
 		Expired: "This page has expired", ExpiredText: "Go back to the shop to start again.",
 		Missing: "There is no payment here", MissingText: "The address may be incomplete. Go back to the shop to start again.",
 		Unavailable: "We cannot show this page now", UnavailableText: "Please load it again in a moment. If you have paid already, do not pay again: this page will show it.",
 	},
 	"es": {
-		Title: "Pago", NoScript: "Esta página necesita JavaScript", NoScriptText: "Actívalo en tu navegador y vuelve a cargar la página. No se ha cobrado nada.",
+		Title: "Pago", NoScript: "Esta página necesita JavaScript", NoScriptText: "Actívalo en tu navegador y vuelve a cargar la página.",
 		Expired: "Esta página ha caducado", ExpiredText: "Vuelve a la tienda para empezar de nuevo.",
 		Missing: "Aquí no hay ningún pago", MissingText: "Puede que la dirección esté incompleta. Vuelve a la tienda para empezar de nuevo.",
 		Unavailable: "Ahora no podemos mostrar esta página", UnavailableText: "Vuelve a cargarla dentro de poco. Si ya has pagado, no pagues otra vez: esta página lo mostrará.",
 	},
 	"pt": {
-		Title: "Pagamento", NoScript: "Esta página precisa de JavaScript", NoScriptText: "Ative-o no navegador e carregue a página de novo. Nada foi cobrado.",
+		Title: "Pagamento", NoScript: "Esta página precisa de JavaScript", NoScriptText: "Ative-o no navegador e carregue a página de novo.",
 		Expired: "Esta página expirou", ExpiredText: "Volte à loja para começar de novo.",
 		Missing: "Não há pagamento aqui", MissingText: "O endereço pode estar incompleto. Volte à loja para começar de novo.",
 		Unavailable: "Não podemos mostrar esta página agora", UnavailableText: "Carregue-a de novo daqui a pouco. Se você já pagou, não pague de novo: esta página vai mostrar.",
@@ -158,7 +158,10 @@ type pageView struct {
 // renderPage makes the page. The script of an expired session's page still asks what became
 // of it: the shopper may have come back from their bank late.
 func renderPage(s PageSession, language string, how standing) ([]byte, error) {
-	parts := pageAssets()
+	parts, err := pageAssets()
+	if err != nil {
+		return nil, err
+	}
 	v := pageView{
 		Session: s, Language: language, Texts: pageLanguages[language], Live: s.Mode == liveMode,
 		Gone: how != standsOpen, Origins: strings.Join(frameOrigins(s.Origins), " "),
@@ -209,11 +212,46 @@ func pagePolicy(origins []string) string {
 	}, "; ")
 }
 
-// asset is a file that the page or a merchant's page loads.
+// asset is a file that the page or a merchant's page loads, in both forms.
 type asset struct {
-	contentType string
-	body        []byte
-	hash        string // of the body, in its name or tag
+	contentType  string
+	body, zipped []byte
+	hash         string // of the body, in its name or tag
+}
+
+// newAssets packs files once, for all who take them packed. That depends on nothing but the
+// program, so it fails always or never, and the tests would know.
+func newAssets(files assets) (assets, error) {
+	for name, file := range files {
+		var b bytes.Buffer
+		w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+		if err == nil {
+			_, err = w.Write(file.body)
+		}
+		if err == nil {
+			err = w.Close()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("pack %s: %w", name, err)
+		}
+		file.zipped, file.hash = b.Bytes(), hashOf(file.body)
+		files[name] = file
+	}
+	return files, nil
+}
+
+// acceptsGzip reads Accept-Encoding. Only a weight of 0 refuses.
+func acceptsGzip(acceptEncoding string) bool {
+	for part := range strings.SplitSeq(acceptEncoding, ",") {
+		coding, parameter, _ := strings.Cut(part, ";")
+		if !strings.EqualFold(strings.TrimSpace(coding), "gzip") {
+			continue
+		}
+		weight, isWeight := strings.CutPrefix(strings.TrimSpace(parameter), "q=")
+		q, err := strconv.ParseFloat(weight, 64)
+		return !isWeight || err == nil && q > 0
+	}
+	return false
 }
 
 // assets are the page's files by name.
@@ -221,18 +259,24 @@ type assets map[string]asset
 
 const assetsPath = "/pay/assets/"
 
-// pageAssets are hashed once.
-var pageAssets = sync.OnceValue(func() assets {
-	a := assets{}
-	for name, file := range map[string]asset{
-		"pay.js":   {contentType: "text/javascript; charset=utf-8", body: pageScript},
+const scriptType = "text/javascript; charset=utf-8"
+
+// pageAssets are hashed and packed for the first who asks.
+var pageAssets = sync.OnceValues(func() (assets, error) {
+	return newAssets(assets{
+		"pay.js":   {contentType: scriptType, body: pageScript},
 		"pay.css":  {contentType: "text/css; charset=utf-8", body: pageStyle},
 		"icon.svg": {contentType: "image/svg+xml", body: pageIcon},
-	} {
-		file.hash = hashOf(file.body)
-		a[name] = file
-	}
-	return a
+	})
+})
+
+// sdkFiles are the SDK's by their paths.
+var sdkFiles = sync.OnceValues(func() (assets, error) {
+	return newAssets(assets{
+		sdkPath:       {contentType: scriptType, body: js.SDK},
+		sdkTypesPath:  {contentType: "text/plain; charset=utf-8", body: js.Types},
+		integrityPath: {contentType: "application/json", body: fmt.Appendf(nil, `{"url":%q,"integrity":%q}`, sdkPath, Integrity())},
+	})
 })
 
 // path is where an asset is: its name changes when its contents do.
@@ -270,13 +314,4 @@ const (
 func Integrity() string {
 	sum := sha512.Sum384(js.SDK)
 	return "sha384-" + base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// integrityDocument is integrity.json.
-func integrityDocument() ([]byte, error) {
-	b, err := json.Marshal(map[string]string{"url": sdkPath, "integrity": Integrity()})
-	if err != nil {
-		return nil, fmt.Errorf("encode the SDK's integrity: %w", err)
-	}
-	return b, nil
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/oncepay/oncepay/internal/apierr"
-	"github.com/oncepay/oncepay/sdk/js"
 )
 
 // FindPageSession finds a session by its id alone, of any account and mode. false: there is none.
@@ -27,9 +26,9 @@ func NewPageHandler(find FindPageSession) *PageHandler { return &PageHandler{fin
 func (h *PageHandler) Mount(e *echo.Echo) {
 	e.GET("/pay/:session", h.page)
 	e.GET(assetsPath+":file", pageAsset)
-	e.GET(sdkPath, sdkFile("text/javascript; charset=utf-8", func() ([]byte, error) { return js.SDK, nil }))
-	e.GET(sdkTypesPath, sdkFile("text/plain; charset=utf-8", func() ([]byte, error) { return js.Types, nil }))
-	e.GET(integrityPath, sdkFile(echo.MIMEApplicationJSON, integrityDocument))
+	for _, path := range []string{sdkPath, sdkTypesPath, integrityPath} {
+		e.GET(path, sdkFile)
+	}
 }
 
 // page is GET /pay/{session}: HTML whatever happens, as a person reads it.
@@ -76,7 +75,11 @@ func sendPage(c echo.Context, status int, s PageSession, language string, how st
 
 // pageAsset is GET /pay/assets/{file}.
 func pageAsset(c echo.Context) error {
-	file, current, ok := pageAssets().find(c.Param("file"))
+	files, err := pageAssets()
+	if err != nil {
+		return err
+	}
+	file, current, ok := files.find(c.Param("file"))
 	if !ok {
 		return apierr.New(apierr.NotFound, "there is no such file")
 	}
@@ -92,30 +95,38 @@ func pageAsset(c echo.Context) error {
 const sdkCaching = "public, max-age=3600, stale-while-revalidate=86400"
 
 // sdkFile serves one of the SDK's files to pages of any origin.
-func sdkFile(contentType string, body func() ([]byte, error)) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		b, err := body()
-		if err != nil {
-			return err
-		}
-		header := c.Response().Header()
-		header.Set(echo.HeaderAccessControlAllowOrigin, "*")
-		header.Set("Cross-Origin-Resource-Policy", "cross-origin")
-		return sendFile(c, asset{contentType: contentType, body: b, hash: hashOf(b)}, sdkCaching)
+func sdkFile(c echo.Context) error {
+	files, err := sdkFiles()
+	if err != nil {
+		return err
 	}
+	header := c.Response().Header()
+	header.Set(echo.HeaderAccessControlAllowOrigin, "*")
+	header.Set("Cross-Origin-Resource-Policy", "cross-origin")
+	return sendFile(c, files[c.Path()], sdkCaching)
 }
 
-// sendFile answers with a file, or with 304 if the browser has it.
+// sendFile answers with a file, in the form that the browser takes, or with 304 if it has it in
+// either.
 func sendFile(c echo.Context, file asset, caching string) error {
-	tag := `"` + file.hash + `"`
+	zipped := acceptsGzip(c.Request().Header.Get(echo.HeaderAcceptEncoding))
+	body, tag := file.body, `"`+file.hash+`"`
+	if zipped {
+		body, tag = file.zipped, `"`+file.hash+`-gzip"` // another form is another representation
+	}
 	header := c.Response().Header()
 	header.Set(echo.HeaderCacheControl, caching)
+	header.Set(echo.HeaderVary, echo.HeaderAcceptEncoding)
 	header.Set("ETag", tag)
 	for known := range strings.SplitSeq(c.Request().Header.Get("If-None-Match"), ",") {
-		if known = strings.TrimPrefix(strings.TrimSpace(known), "W/"); known == tag || known == "*" {
+		known = strings.Trim(strings.TrimPrefix(strings.TrimSpace(known), "W/"), `"`)
+		if known == "*" || strings.TrimSuffix(known, "-gzip") == file.hash {
 			return c.NoContent(http.StatusNotModified)
 		}
 	}
-	header.Set(echo.HeaderContentLength, strconv.Itoa(len(file.body)))
-	return c.Blob(http.StatusOK, file.contentType, file.body)
+	if zipped {
+		header.Set(echo.HeaderContentEncoding, "gzip")
+	}
+	header.Set(echo.HeaderContentLength, strconv.Itoa(len(body)))
+	return c.Blob(http.StatusOK, file.contentType, body)
 }

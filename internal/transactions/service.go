@@ -386,7 +386,7 @@ func (s *Service) resume(ctx context.Context, cmd Command, k keyRecord, differs 
 		return Answer{}, true, apierr.New(apierr.ProviderUnavailable, "the provider of this payment is not configured").Retry(retryParked)
 	}
 	t := s.terms(p)
-	maySend := !differs && s.mayResend(k, p.Traits())
+	maySend := !differs && s.mayResend(k, p.Traits()) && (cmd.Action != nil || cmd.Request.chargeable())
 	faultpoint.Reach(faultpoint.ResumeBefore, cmd.Nonce)
 	holder, started := uuid.New(), time.Now()
 	tx, c, won, err := s.store.takeOver(ctx, k.Transaction, byRequest, holder, s.instance, t, maySend)

@@ -104,6 +104,12 @@ func (r Request) instrument() sourceToken {
 	return r.Source.Token
 }
 
+// chargeable reports whether the card, or what stands for it, is at hand. A token may have
+// been purged since its payment began, and a kept card let go of.
+func (r Request) chargeable() bool {
+	return !r.tokenised() || r.instrument().ProviderToken != ""
+}
+
 // fingerprint is that of the card's number.
 func (r Request) fingerprint() string {
 	if !r.tokenised() {

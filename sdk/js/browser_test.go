@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/page"
@@ -59,19 +58,25 @@ func newTab(t *testing.T) *tab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return open(t, ctx, chromedp.WithNewBrowserContext())
+	return open(ctx, t, chromedp.WithNewBrowserContext())
 }
 
 // another opens a second tab of the same profile.
 func (b *tab) another() *tab {
 	b.t.Helper()
-	return open(b.t, b.Context)
+	return open(b.Context, b.t)
 }
 
-func open(t *testing.T, parent context.Context, options ...chromedp.ContextOption) *tab {
+func open(parent context.Context, t *testing.T, options ...chromedp.ContextOption) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(parent, options...)
 	t.Cleanup(cancel)
+	return watched(ctx, t, cancel)
+}
+
+// watched attaches to a tab or a frame, and looks at what goes wrong there.
+func watched(ctx context.Context, t *testing.T, cancel func()) *tab {
+	t.Helper()
 	b := &tab{ctx, t, cancel}
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal(err)
@@ -207,5 +212,3 @@ func (b *tab) before(script string) {
 		b.t.Fatal(err)
 	}
 }
-
-var _ = cdp.Empty{}

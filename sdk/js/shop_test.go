@@ -1,10 +1,8 @@
 package js_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -323,11 +321,3 @@ func eventually(t *testing.T, what string, is func() bool) {
 }
 
 func lines(parts ...string) string { return strings.Join(parts, "\n") }
-
-func mustJSON(v any) string {
-	var b bytes.Buffer
-	if err := json.NewEncoder(&b).Encode(v); err != nil {
-		panic(fmt.Sprint("a test's value: ", err))
-	}
-	return b.String()
-}

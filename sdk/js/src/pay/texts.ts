@@ -68,7 +68,7 @@ export type TextKey = keyof Texts;
 
 const es: Texts = {
   loading: "Cargando el pago",
-  test: "Modo de prueba: no se mueve dinero",
+  test: "Modo de prueba: no se cobra nada",
   order: "Pedido",
   number: "Número de tarjeta",
   expiry: "Vencimiento",
@@ -131,7 +131,7 @@ const es: Texts = {
 
 const pt: Texts = {
   loading: "Carregando o pagamento",
-  test: "Modo de teste: nenhum valor é movimentado",
+  test: "Modo de teste: nada é cobrado",
   order: "Pedido",
   number: "Número do cartão",
   expiry: "Validade",

@@ -63,7 +63,7 @@ export class Screen implements Surface {
     this.texts = textsOf(language);
     this.form = new Form(details.live, (card) => this.onPay(card));
     root.classList.toggle("framed", details.framed);
-    root.replaceChildren(this.summary, this.stage, this.notice, this.live);
+    root.replaceChildren(this.summary, this.notice, this.stage, this.live);
     const noteNetwork = () => this.offline(!navigator.onLine);
     addEventListener("online", noteNetwork);
     addEventListener("offline", noteNetwork);
