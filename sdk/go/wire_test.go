@@ -265,6 +265,7 @@ func TestNewRefusesWhatItCannotCallWith(t *testing.T) {
 func TestCardsAndKeysAreNotSeen(t *testing.T) {
 	t.Parallel()
 	p := params(t)
+	p.PaymentMethod.Card.SecurityCode = "the security code" // three digits are somewhere in every time
 	card := *p.PaymentMethod.Card
 	c, err := New("https://api.example.com", publicKey, "a-secret-of-the-tests")
 	if err != nil {
