@@ -81,9 +81,9 @@ SELECT s.id FROM checkout_sessions s WHERE s.account_id = $1::uuid AND s.id = $2
 const sqlInsertLinkSession = `/* checkout.insert_link_session */
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at)
 INSERT INTO checkout_sessions (account_id, id, mode, workflow, merchant_order_id, payment_description, country, currency, amount,
-    callback_url, link_id, metadata, details, created_at, updated_at, expires_at)
+    callback_url, link_id, metadata, details, created_at, expires_at, updated_at)
 SELECT $1::uuid, $2::uuid, $3::text, $4::text, $5::text, $6::text, $7::text, $8::text, $9::numeric, $10::text, $11::uuid,
-       $13::text, $14::text, at, at, least(at + $15::bigint * interval '1 microsecond', $12::timestamptz)
+       $13::text, $14::text, at, least(at + $15::bigint * interval '1 microsecond', $12::timestamptz), at
 FROM clock`
 
 // endSession ends a session for good: as far back as it began, so that no clock that is set

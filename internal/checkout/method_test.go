@@ -38,10 +38,15 @@ func (w *till) enrolBody(number string) string {
 	return `{"account_id":"` + w.account.String() + `","country":"US","type":"CARD","workflow":"DIRECT","card_data":` + cardJSON(number) + `}`
 }
 
+// browserNonce is one as browsers draw it.
+const browserNonce = "7b0f3c1e-5a7d-4a57-9f0e-3f1c2d6b8a90"
+
 // addCard is what a browser sends.
 func addCard(card string) string { return `{"payment_method":{"type":"CARD","card":` + card + `}}` }
 
-func sessionCards(session string) string { return "/v1/customers/sessions/" + session + "/payment-methods" }
+func sessionCards(session string) string {
+	return "/v1/customers/sessions/" + session + "/payment-methods"
+}
 
 func cards(customer string) string { return "/v1/customers/" + customer + "/payment-methods" }
 
@@ -124,7 +129,7 @@ func TestBrowserAddsACardForItsCustomer(t *testing.T) {
 	if err := json.Unmarshal(r.body, &offered); err != nil || len(offered) != 1 || offered[0]["type"] != "CARD" || offered[0]["status"] != "READY_TO_ENROLL" {
 		t.Errorf("it is offered %d %s", r.status, r.body)
 	}
-	first := w.ask(browser(w.test), http.MethodPost, sessionCards(session), addCard(cardJSON(goodCard)), idem.Header, "nonce-1")
+	first := w.ask(browser(w.test), http.MethodPost, sessionCards(session), addCard(cardJSON(goodCard)), idem.Header, browserNonce)
 	m := w.object(first, http.StatusCreated)
 	card, _ := m["card_data"].(map[string]any)
 	for name, want := range map[string]any{
@@ -138,7 +143,7 @@ func TestBrowserAddsACardForItsCustomer(t *testing.T) {
 	if card["iin"] != "41111111" || card["lfd"] != "1111" || card["fingerprint"] != nil {
 		t.Errorf("of the card it is told %v", card)
 	}
-	if again := w.ask(browser(w.test), http.MethodPost, sessionCards(session), addCard(cardJSON(goodCard)), idem.Header, "nonce-1"); string(again.body) != string(first.body) || again.header.Get("Idempotent-Replayed") != "true" {
+	if again := w.ask(browser(w.test), http.MethodPost, sessionCards(session), addCard(cardJSON(goodCard)), idem.Header, browserNonce); string(again.body) != string(first.body) || again.header.Get("Idempotent-Replayed") != "true" {
 		t.Errorf("a retry is told %d %s", again.status, again.body)
 	}
 	listed, _ := w.kept(customer, "")
@@ -391,12 +396,12 @@ func TestExpiredCustomerSessionAddsNoCard(t *testing.T) {
 	t.Parallel()
 	w := newTill(t)
 	session := w.customerSession(w.shopper("shopper-1"))
-	first := w.ask(browser(w.test), http.MethodPost, sessionCards(session), addCard(cardJSON(goodCard)), idem.Header, "nonce-1")
+	first := w.ask(browser(w.test), http.MethodPost, sessionCards(session), addCard(cardJSON(goodCard)), idem.Header, browserNonce)
 	w.object(first, http.StatusCreated)
 	w.sql(`UPDATE customer_sessions SET expires_at = clock_timestamp()`)
 	w.refused(w.ask(browser(w.test), http.MethodPost, sessionCards(session), addCard(cardJSON(otherCard))), http.StatusBadRequest, "CHECKOUT_SESSION_NOT_FOUND")
 	w.refused(w.ask(browser(w.test), http.MethodGet, "/v1/checkout/customers/sessions/"+session+"/payment-methods", ""), http.StatusBadRequest, "CHECKOUT_SESSION_NOT_FOUND")
-	again := w.ask(browser(w.test), http.MethodPost, sessionCards(session), addCard(cardJSON(goodCard)), idem.Header, "nonce-1")
+	again := w.ask(browser(w.test), http.MethodPost, sessionCards(session), addCard(cardJSON(goodCard)), idem.Header, browserNonce)
 	if string(again.body) != string(first.body) { // what was answered is told again
 		t.Errorf("a retry is told %d %s", again.status, again.body)
 	}
@@ -497,7 +502,7 @@ func TestCardThatTheProviderDoesNotTakeIsNotKept(t *testing.T) {
 	w.bank.Close()
 	for _, r := range []reply{
 		w.ask(w.test, http.MethodPost, cards(customer), w.enrolBody(goodCard), idem.Header, "nonce-1"),
-		w.ask(browser(w.test), http.MethodPost, sessionCards(session), addCard(cardJSON(goodCard)), idem.Header, "nonce-2"),
+		w.ask(browser(w.test), http.MethodPost, sessionCards(session), addCard(cardJSON(goodCard)), idem.Header, browserNonce),
 	} {
 		w.refused(r, http.StatusBadGateway, "PROVIDER_ERROR")
 		if r.header.Get("Retry-After") == "" {

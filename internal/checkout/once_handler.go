@@ -16,6 +16,7 @@ import (
 	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/merchants"
 	"github.com/oncepay/oncepay/internal/postgres"
+	"github.com/oncepay/oncepay/internal/transactions"
 )
 
 // change is one request that makes or changes something and moves no money.
@@ -72,6 +73,11 @@ func (h *Handler) once(c echo.Context, r idem.Route, ch change) error {
 	var err error
 	if o.cmd.Key, err = o.cmd.Policy.Key(c.Request().Header, r, caller.Mode == merchants.Live); err != nil {
 		return err
+	}
+	if _, browser := merchants.BrowserOf(c); browser && o.cmd.Protected() {
+		if err = transactions.DrawnByBrowser(o.cmd.Sent); err != nil {
+			return err
+		}
 	}
 	switch {
 	case !o.cmd.Protected():

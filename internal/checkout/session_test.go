@@ -94,8 +94,8 @@ func TestEachRuleOfASession(t *testing.T) {
 		{map[string]any{"amount": nil}, "MISSING_PARAMETERS", "$.amount is required"},
 		{money("USD", "0"), "INVALID_AMOUNT", "$.amount.value must be"},
 		{money("USD", "-1"), "INVALID_AMOUNT", "$.amount.value must"},
-		{money("USD", "1.001"), "INVALID_AMOUNT", "$.amount.value must have at most"},
-		{money("JPY", "1.5"), "INVALID_AMOUNT", "$.amount.value must have at most"},
+		{money("USD", "1.001"), "INVALID_AMOUNT", "$.amount.value must not have more decimal places than its currency"},
+		{money("JPY", "1.5"), "INVALID_AMOUNT", "$.amount.value must not have more decimal places than its currency"},
 		{money("USD", "10000000000"), "INVALID_AMOUNT", "$.amount.value must be"},
 		{money("XXX", "1"), "CURRENCY_NOT_ALLOWED", "$.amount.currency must be"},
 		{map[string]any{"workflow": "DIRECT"}, "INVALID_PARAMETERS", "$.workflow must be SDK_CHECKOUT or SDK_SEAMLESS"},
@@ -155,7 +155,7 @@ func TestSessionWithAPaymentStaysAsItIs(t *testing.T) {
 	t.Parallel()
 	w := newCounter(t)
 	for description, free := range map[string]bool{"Two tickets": false, "sandbox:challenge": false, "INSUFFICIENT_FUNDS": true, "sandbox:reject": true, "sandbox:500": false} {
-		id := w.checkout("order-1", map[string]any{"payment_description": description})
+		id := w.checkout("order of "+description, map[string]any{"payment_description": description})
 		card := "4507990000009999" // of no outcome of its own
 		w.paySession(id, w.tokenFor(id, card), nonce())
 		r := w.ask(w.test, http.MethodPatch, at(id), `{"amount":{"currency":"USD","value":1}}`)

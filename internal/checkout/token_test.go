@@ -68,7 +68,6 @@ func TestEachRuleOfAToken(t *testing.T) {
 		{session, `{"payment_method":{"type":"CARD"}}`, "MISSING_PARAMETERS", "$.payment_method.card is required"},
 		{session, addCard(card(goodCard, "4111")), "INVALID_PARAMETERS", "$.payment_method.card.number must be a string of 12 to 19 digits"},
 		{session, addCard(card(`"123"`, `"12"`)), "INVALID_PARAMETERS", "$.payment_method.card.security_code must be a string of 3 to 4 digits"},
-		{session, addCard(card("11", "13")), "INVALID_PARAMETERS", "$.payment_method.card.number must be"},
 		{session, addCard(card(":11,", ":13,")), "INVALID_PARAMETERS", "$.payment_method.card.expiration_month must be a whole number from 1 to 12"},
 		{session, addCard(card(":28,", ":128,")), "INVALID_PARAMETERS", "$.payment_method.card.expiration_year must be a year of two or four digits"},
 		{session, `{"payment_method":{"type":"CARD","vault_on_success":true,"card":` + cardJSON(goodCard) + `}}`, "INVALID_PARAMETERS", "$.payment_method.vault_on_success must be false: the checkout session has no customer"},
@@ -77,7 +76,7 @@ func TestEachRuleOfAToken(t *testing.T) {
 		{direct, `{"account_id":"` + w.account.String() + `"}`, "MISSING_PARAMETERS", "$.card_data is required"},
 	} {
 		got := w.refused(w.ask(w.test, http.MethodPost, c.path, c.body), http.StatusBadRequest, c.code)
-		if !strings.HasPrefix(got, c.message) && c.message != "$.payment_method.card.number must be" {
+		if got != c.message {
 			t.Errorf("%s %s: %s, want %s", c.path, c.code, got, c.message)
 		}
 	}

@@ -40,10 +40,8 @@ func (h *Handler) paySession(c echo.Context, base string) order {
 	caller, session := merchants.CallerOf(c), strings.ToLower(c.Param("session"))
 	return order{session, func(cmd *Command, body jsontree.Value) error {
 		var v checker
-		if _, drawn := fields.ParseID(cmd.Sent); !drawn {
-			// Nonces are the merchant's, too, and who can guess one could spoil it: those
-			// of browsers are such as nobody can guess.
-			return apierr.New(apierr.InvalidParameters, "X-Idempotency-Key must be a UUID of 36 characters, drawn for this payment")
+		if err := DrawnByBrowser(cmd.Sent); err != nil {
+			return err
 		}
 		if body.Kind() != jsontree.Object {
 			return apierr.New(apierr.InvalidRequest, "$ must be an object")
@@ -60,6 +58,15 @@ func (h *Handler) paySession(c echo.Context, base string) order {
 		cmd.Request = r
 		return v.Err()
 	}}
+}
+
+// DrawnByBrowser refuses a browser's nonce that could be guessed. Nonces are the merchant's,
+// too: who takes one that a backend is going to use would spoil it.
+func DrawnByBrowser(nonce string) error {
+	if _, drawn := fields.ParseID(nonce); !drawn {
+		return apierr.New(apierr.InvalidParameters, "X-Idempotency-Key must be a UUID of 36 characters, drawn for this request")
+	}
+	return nil
 }
 
 // sessionPayment is GET /v1/checkout/sessions/{checkout_session}/payment: the payment that

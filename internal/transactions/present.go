@@ -287,7 +287,11 @@ func present(p Payment, ts []Transaction, v view) (wirePayment, []wireTransactio
 		}
 		all = append(all, one)
 	}
+	nonce := nonceOf(ts)
 	if v.browser {
+		if kept.Workflow != WorkflowSeamless { // then it is the merchant's, not the browser's own
+			nonce = ""
+		}
 		kept.CustomerPayer, kept.AdditionalData, kept.Metadata, kept.MerchantReference = nil, nil, nil, ""
 	}
 	return wirePayment{
@@ -304,7 +308,7 @@ func present(p Payment, ts []Transaction, v view) (wirePayment, []wireTransactio
 		CallbackURL:    kept.CallbackURL,
 		Workflow:       kept.Workflow,
 		Metadata:       or(kept.Metadata, "[]"),
-		IdempotencyKey: nonceOf(ts),
+		IdempotencyKey: nonce,
 		Version:        p.Version,
 
 		PaymentLinkID:     kept.LinkID,
