@@ -47,13 +47,14 @@ test: postgres build ## Run all tests
 test-pgbouncer: postgres build ## Run all tests behind PgBouncer, as the least role
 	PGTEST_PGBOUNCER=1 go test -count=1 $(TESTFLAGS) ./...
 
-# The race detector is the one thing here that needs a C compiler. What is under test/
-# drives programs that are built without it, and only waits longer with it. One package
-# has most of the tests; on a busy machine it takes longer than Go allows by itself.
+# The race detector is the one thing here that needs a C compiler. What is under test/,
+# and what drives a browser, has to do with programs that are built without it, and only
+# waits longer with it. One package has most of the tests; on a busy machine it takes
+# longer than Go allows by itself.
 .PHONY: race
 race: postgres build ## Run all tests, the product's own under the race detector
-	CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) $$(go list ./... | grep -v /test/)
-	go test $(TESTFLAGS) ./test/...
+	CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) $$(go list ./... | grep -v -e /test/ -e /sdk/js -e /sdk/go/conformance)
+	go test $(TESTFLAGS) ./test/... ./sdk/js/... ./sdk/go/conformance
 
 # The campaign builds the product itself, with its fault points, and each mutant.
 FAULTS := bin/payments-faults
