@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
@@ -174,7 +175,9 @@ func (h *Handler) cancelLink(c echo.Context) (change, error) {
 // its own why it doesn't.
 func (h *Handler) openLink(c echo.Context, opens *httpapi.Limiter) error {
 	language := pageLanguage(c.QueryParam("lang"), c.Request().Header.Get("Accept-Language"))
+	line := httpapi.LineOf(c)
 	if wait := opens.Take(httpapi.AddressOf(c)); wait > 0 {
+		line.Code = string(apierr.RateLimited)
 		return sendLinkPage(c, linkBusy, PageSession{}, language, wait)
 	}
 	ctx, code := c.Request().Context(), c.Param("code")
@@ -190,6 +193,7 @@ func (h *Handler) openLink(c echo.Context, opens *httpapi.Limiter) error {
 	if !found || !taken { // of a merchant without a key that is taken there is no link
 		return sendLinkPage(c, linkMissing, PageSession{}, language, 0)
 	}
+	line.AccountID, line.Mode = l.AccountID.String(), l.Mode
 	l, session, open, err := h.service.openLink(ctx, l)
 	switch {
 	case err != nil:

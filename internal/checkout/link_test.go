@@ -476,14 +476,14 @@ func TestLinkThatIsGoodForManyMakesASessionPerVisit(t *testing.T) {
 		w.object(w.paySession(session, w.tokenFor(session, goodCard), uuid.NewString()), http.StatusCreated)
 		w.wantLink(l, "CREATED", i+1)
 	}
-	w.refused(w.paySession(first, w.tokenForeign(first), uuid.NewString()), http.StatusBadRequest, "CHECKOUT_SESSION_NOT_FOUND")
+	w.refused(w.paySession(first, w.backendToken(), uuid.NewString()), http.StatusBadRequest, "CHECKOUT_SESSION_NOT_FOUND")
 	if n := w.charges("order-1"); n != 2 {
 		t.Errorf("the sandbox has charged %d times", n)
 	}
 }
 
-// tokenForeign is a token of the merchant's backend, bound to no session.
-func (w *till) tokenForeign(string) string {
+// backendToken is a token of the merchant's backend, bound to no session.
+func (w *till) backendToken() string {
 	w.t.Helper()
 	body := `{"account_id":"` + w.account.String() + `","card_data":` + cardJSON(goodCard) + `}`
 	return fmt.Sprint(w.object(w.ask(w.test, http.MethodPost, "/v1/tokens", body), http.StatusCreated)["token"])
@@ -532,7 +532,7 @@ func TestPaymentUnderWayDoesNotKeepALinkForManyOpen(t *testing.T) {
 
 	// A decline gives the session back, and the link is canceled all the same.
 	w.sql(`UPDATE checkout_sessions SET payment_id = NULL`)
-	w.refused(w.paySession(session, w.tokenForeign(session), uuid.NewString()), http.StatusBadRequest, "CHECKOUT_SESSION_NOT_FOUND")
+	w.refused(w.paySession(session, w.backendToken(), uuid.NewString()), http.StatusBadRequest, "CHECKOUT_SESSION_NOT_FOUND")
 }
 
 // Canceled and paid at once: it is one of them.

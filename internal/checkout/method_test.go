@@ -279,7 +279,7 @@ func TestOneTimeTokenIsUsedUpByKeepingItsCard(t *testing.T) {
 	t.Parallel()
 	w := newTill(t)
 	customer := w.shopper("shopper-1")
-	token := w.tokenForeign("")
+	token := w.backendToken()
 	body := `{"account_id":"` + w.account.String() + `","token":"` + token + `"}`
 	first := w.ask(w.test, http.MethodPost, cards(customer), body, idem.Header, "nonce-1")
 	m := w.object(first, http.StatusCreated)
@@ -296,7 +296,7 @@ func TestOneTimeTokenIsUsedUpByKeepingItsCard(t *testing.T) {
 	if p := w.object(w.payWith(m["id"], "order-2"), http.StatusCreated); p["status"] != "SUCCEEDED" {
 		t.Errorf("the payment is %v", p["status"])
 	}
-	other := `{"account_id":"` + w.account.String() + `","payment_method":{"token":"` + w.tokenForeign("") + `"}}`
+	other := `{"account_id":"` + w.account.String() + `","payment_method":{"token":"` + w.backendToken() + `"}}`
 	if same := w.object(w.ask(w.test, http.MethodPost, cards(customer), other), http.StatusCreated); same["id"] != m["id"] {
 		t.Errorf("the same card is %v", same["id"])
 	}
@@ -309,7 +309,7 @@ func TestTokenThatIsNotForThisCustomerKeepsNothing(t *testing.T) {
 	sn := w.object(w.ask(w.test, http.MethodPost, "/v1/checkout/sessions", fmt.Sprintf(`{"account_id":%q,"merchant_order_id":"order-1","payment_description":"Invoice 77",
 		"country":"UY","amount":{"currency":"USD","value":5},"customer_id":%q,"workflow":"SDK_SEAMLESS"}`, w.account, other)), http.StatusOK)
 	session := fmt.Sprint(sn["checkout_session"])
-	theirs, used, old := w.tokenFor(session, goodCard), w.tokenFor(session, goodCard), w.tokenForeign("")
+	theirs, used, old := w.tokenFor(session, goodCard), w.tokenFor(session, goodCard), w.backendToken()
 	w.object(w.paySession(session, used, uuid.NewString()), http.StatusCreated)
 	w.sql(`UPDATE one_time_tokens SET expires_at = clock_timestamp() WHERE id = $1::uuid`, old)
 	for token, want := range map[string]struct {
