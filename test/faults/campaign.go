@@ -115,7 +115,7 @@ func (c *campaign) excused() map[string]string {
 }
 
 // ownOracles are those that ask the running API, and not its database.
-var ownOracles = []string{"answered", "acknowledged-found", lookUpTrue, "invariants", "forgery-refused", "clean-log", "kept-running", "as-documented"}
+var ownOracles = []string{"answered", "acknowledged-found", lookUpTrue, "invariants", "forgery-refused", "clean-log", "kept-running", "as-documented", clientTrue}
 
 // tell writes the result wherever it was asked for.
 func (c *campaign) tell(r report.Result) error {
@@ -263,8 +263,8 @@ func (c *campaign) oneRound(ctx context.Context, g *ground, binary string, seed 
 		return err
 	}
 	f := out.figures
-	c.say("seed %d, %s: %d operations, %d nonces, %d replays, %d errors kept (%d of them charged), %d charges, %d captures, %d cancellations, %d refunds, %d callbacks; %d double, %d lost, %d leaked, %d violations, %.0fs",
-		seed, out.policy, out.operations, f.Nonces, f.Replays, f.KeptErrors, f.KeptCharged, f.Charges, f.Captures, f.Cancellations, f.Refunds, f.Callbacks,
+	c.say("seed %d, %s: %d operations, %d nonces, %d replays, %d errors kept (%d of them charged), %d charges, %d captures, %d cancellations, %d refunds, %d callbacks, %d of %d sessions paid under %d nonces; %d double, %d lost, %d leaked, %d violations, %.0fs",
+		seed, out.policy, out.operations, f.Nonces, f.Replays, f.KeptErrors, f.KeptCharged, f.Charges, f.Captures, f.Cancellations, f.Refunds, f.Callbacks, f.SessionsPaid, f.Sessions, f.SessionNonces,
 		f.DoubleCharges+f.DoubleCaptures+f.DoubleRefunds, f.Lost, f.Leaked, len(out.violations), out.took.Seconds())
 	if n := out.figures.Shown; n > 0 {
 		c.say("seed %d: %d replays, told by a primary that was lost, are told otherwise since", seed, n)
@@ -399,7 +399,7 @@ func kinds() []string {
 		networkSilent, networkSlow, networkSliced, lockTable, lockRows, serverKilled, serverKilledAfter, serverStopped, serverRestarted,
 		serverFailedOver, serverFailedOverBehind, standbyAway, waitsCancelled,
 		"provider: connection refused, for a while", "provider: killed and restarted", "client: hung up", "client: storm",
-		"client: another body", "person: a decision", "time: a nonce aged by " + ageBy, instanceAhead, instanceBehind,
+		"client: another body", "person: a decision", "time: a nonce aged by " + ageBy, "time: a session aged by " + expireBy, instanceAhead, instanceBehind,
 	} {
 		all[name] = true
 	}

@@ -163,6 +163,9 @@ func (s *stage) via(o *order, n int) *instance {
 // manner, until it has an answer. It reports whether it got one. An error that its
 // policy keeps is one: asking again gets nothing else, so it finds out what is behind it.
 func (s *stage) payUntilAnswered(ctx context.Context, o *order) bool {
+	if o.bySDK {
+		return s.payBySDK(ctx, o)
+	}
 	if o.manner.storm > 0 {
 		s.storm(ctx, o)
 	}

@@ -40,6 +40,11 @@ var prey = map[string]string{
 	"callback-unchecked":           "called back twice",
 	"payment-not-locked":           "a capture that begins while another one ends",
 	"answered-not-recovered":       keptErrorScene,
+	"session-not-claimed":          twoTabsAtOnce.name,
+	"session-freed-when-unclear":   unclearThenNew.name,
+	"session-not-given-back":       nobodyThenNew.name,
+	"session-version-ignored":      changedAtBegin.name,
+	"token-not-consumed":           oneTokenForTwo.name,
 }
 
 // mutantClock is how far ahead the second instance's clock is, for the mutant that

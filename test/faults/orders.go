@@ -64,9 +64,11 @@ func (s *stage) drawOrders(mixed int) []*order {
 	p.breaks()
 	p.deaths()
 	p.manners()
+	p.checkouts()
 	for range mixed {
 		p.mix()
 	}
+	p.handToSDK()
 	p.rng.Shuffle(len(p.orders), func(i, j int) { p.orders[i], p.orders[j] = p.orders[j], p.orders[i] })
 	slices.SortStableFunc(p.orders, func(a, b *order) int { return a.turn - b.turn })
 	return p.orders
@@ -285,7 +287,7 @@ func (p *press) act(f pspproxy.Fault) pspproxy.Act {
 }
 
 // statementsLost are the statements that are lost on their way, or whose answer is.
-var statementsLost = []string{"begin", "begin_action", commitOfSeveral, "finish", "leave", "observe", "take_over"}
+var statementsLost = []string{"begin", "begin_action", "begin_checkout", commitOfSeveral, "finish", "leave", "observe", "take_over"}
 
 // databases: each statement of a payment lost on its way, or its answer.
 func (p *press) databases() {

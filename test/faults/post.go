@@ -22,6 +22,9 @@ func (o *order) request(keys harness.Keys, value string) (path string, body map[
 	case o.declined:
 		card = harness.CardWithoutFunds
 	}
+	if o.bySDK && o.kind != transactions.Authorize {
+		delete(told, "capture") // as the Go client has it: else it would be another body
+	}
 	if o.kind == transactions.Verify {
 		told["verify"], value = true, "0"
 	}

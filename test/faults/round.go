@@ -163,6 +163,7 @@ func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, er
 	if err := s.awaitInstances(ctx); err != nil {
 		return out, err
 	}
+	s.closeShops(ctx)
 	seen, lives, err := s.questions(ctx)
 	if err != nil {
 		return out, err
@@ -181,7 +182,7 @@ func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, er
 		return out, err
 	}
 	defer conn.Close(ctx)
-	run := oracle.Run{Seed: s.seed, Policy: s.policy, Ops: s.doubted(s.rec.Ops()), Ledger: ledger, Settled: unresolved == 0}
+	run := oracle.Run{Seed: s.seed, Policy: s.policy, Ops: s.doubted(s.rec.Ops()), Ledger: ledger, Sessions: s.sessions(), Settled: unresolved == 0}
 	out.faults, run.Broken = s.faults.sums()
 	out.operations = len(run.Ops)
 	if out.violations, out.figures, err = oracle.Judge(ctx, conn, run); err != nil {
@@ -193,6 +194,8 @@ func (s *stage) judgement(ctx context.Context, unanswered []*order) (outcome, er
 	}
 	out.violations = append(out.violations, s.readLogs()...)
 	out.violations = append(out.violations, s.judgeInvariants(ctx)...)
+	out.violations = append(out.violations, s.judgeSDK()...)
+	out.violations = append(out.violations, s.judgeShops()...)
 	for _, text := range s.postman.taken() {
 		out.violations = append(out.violations, s.violation("forgery-refused", "%s", text))
 	}
@@ -222,7 +225,8 @@ const asking = 8
 
 // questions asks the API for every payment that was acknowledged: by its merchant,
 // who must find it, and by another, who must not. It asks what became of each nonce, too,
-// acknowledged or not, and returns the lives that it is told of.
+// acknowledged or not, and under which policy that was lived, and returns the lives that it
+// is told of.
 func (s *stage) questions(ctx context.Context) (wrong []record.Violation, lives []harness.Life, errs error) {
 	byAccount := map[string]int{}
 	for n, keys := range s.merchants {
@@ -234,6 +238,7 @@ func (s *stage) questions(ctx context.Context) (wrong []record.Violation, lives 
 		asked = map[string]bool{}
 		slots = make(chan struct{}, asking)
 		known = map[string][]harness.Life{} // by account and nonce
+		under = map[string]string{}         // which policy
 		acks  []record.Op
 	)
 	once := func(what string, ask func() error) bool {
@@ -255,6 +260,7 @@ func (s *stage) questions(ctx context.Context) (wrong []record.Violation, lives 
 	for _, op := range s.rec.Ops() {
 		merchant, nonce := byAccount[op.Account], op.Account+" "+op.Nonce
 		if op.Moves() {
+			under[nonce] = s.policy.For(op).Name
 			once(nonce, func() error {
 				found, err := s.livesOf(ctx, merchant, op.Nonce)
 				mu.Lock()
@@ -277,6 +283,13 @@ func (s *stage) questions(ctx context.Context) (wrong []record.Violation, lives 
 	for _, op := range acks {
 		if !slices.ContainsFunc(known[op.Account+" "+op.Nonce], func(l harness.Life) bool { return lived(op, l) }) {
 			wrong = append(wrong, s.violation("acknowledged-found", "the nonce %s does not know %s", op.Nonce, tells(op)))
+		}
+	}
+	for nonce, found := range known {
+		for _, l := range found {
+			if l.Policy != under[nonce] {
+				wrong = append(wrong, s.violation(lookUpTrue, "transaction %s was lived under the policy %s, and not %s", l.Transaction.ID, l.Policy, under[nonce]))
+			}
 		}
 	}
 	return wrong, slices.Concat(slices.Collect(maps.Values(known))...), errs
@@ -319,8 +332,7 @@ func (s *stage) question(ctx context.Context, merchant int, op record.Op) (wrong
 }
 
 // judgeLives: of a life that has ended, a look-up tells as many charges as the provider's
-// ledger has under its transaction, whatever its nonce answers; and under which policy it
-// was lived.
+// ledger has under its transaction, whatever its nonce answers.
 func (s *stage) judgeLives(lives []harness.Life, ledger []record.Entry) (wrong []record.Violation) {
 	charges := map[string]int{}
 	for _, e := range ledger {
@@ -331,9 +343,6 @@ func (s *stage) judgeLives(lives []harness.Life, ledger []record.Entry) (wrong [
 		}
 	}
 	for _, l := range lives {
-		if l.Policy != s.policy.Name {
-			wrong = append(wrong, s.violation(lookUpTrue, "transaction %s was lived under the policy %s", l.Transaction.ID, l.Policy))
-		}
 		if have := charges[l.Transaction.ID]; transactions.Status(l.Transaction.Status).Terminal() && l.Charges != have {
 			wrong = append(wrong, s.violation(lookUpTrue, "the look-up of transaction %s, which is %s, tells %d charges, and the ledger has %d",
 				l.Transaction.ID, l.Transaction.Status, l.Charges, have))
@@ -352,7 +361,7 @@ func (s *stage) ledger(ctx context.Context) ([]record.Entry, error) {
 
 // disasters are what no process may have to log.
 var disasters = []string{"DATA RACE", "panic:", "fatal error:", `"msg":"panic"`, `"msg":"panic in recovery"`, `"msg":"unexpected"`, harness.CardThatPays, harness.CardWithoutFunds,
-	harness.LiveCardThatPays, harness.LiveCardDeclined}
+	harness.LiveCardThatPays, harness.LiveCardDeclined, cardDeclined}
 
 const (
 	// firstCard is where in disasters the card numbers begin.

@@ -58,6 +58,11 @@ var scenes = []scene{
 	{"called back twice", "", calledBackTwice},
 	{"a capture that begins while another one ends", "", beginsWhileAnotherEnds},
 	{keptErrorScene, "", errorIsKept},
+	twoTabsAtOnce,
+	unclearThenNew,
+	nobodyThenNew,
+	changedAtBegin,
+	oneTokenForTwo,
 }
 
 // sceneNamed finds a scene.

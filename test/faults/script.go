@@ -31,6 +31,8 @@ type order struct {
 	declined bool              // its card has no funds
 	turn     int               // early, goodMeasure, or between them
 	last     bool              // PostgreSQL is killed as soon as it has been told that it is paid
+	shop     *shop             // it is a checkout session that shoppers pay; nil: it is none
+	bySDK    bool              // its merchant's backend is written with sdk/go
 
 	// What the provider's network does to the n-th request of each kind.
 	charges, inquiries, voids []pspproxy.Act

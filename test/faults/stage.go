@@ -203,6 +203,8 @@ type stage struct {
 	behind    time.Duration // since when the standby is
 	doubts    []doubt       // of the failovers to one that was
 	clients   clients
+	sdk       sdkClients
+	shops     shops
 	early     []record.Violation // seen while faults went on, by one goroutine, which has ended before anybody judges
 }
 

@@ -22,6 +22,9 @@ func (s *stage) play(ctx context.Context, o *order) bool {
 // playAlone lets an order happen, without what follows.
 func (s *stage) playAlone(ctx context.Context, o *order) bool {
 	s.prepare(o)
+	if o.shop != nil {
+		return s.playShop(ctx, o)
+	}
 	switch o.story {
 	case reborn:
 		return s.playReborn(ctx, o, 0)

@@ -5,9 +5,11 @@ const (
 	serviceFile = "internal/transactions/service.go"
 	settleFile  = "internal/transactions/settle.go"
 	storeFile   = "internal/transactions/store.go"
+	sourceFile  = "internal/transactions/source_store.go"
 	wireFile    = "internal/providers/wire.go"
 	adapterFile = "internal/providers/sandbox/adapter.go"
 	purgeFile   = "internal/idem/store.go"
+	onceFile    = "internal/idem/once_store.go"
 	confirmFile = "internal/postgres/confirm.go"
 	statesFile  = "internal/transactions/states.go"
 	actionFile  = "internal/transactions/action_store.go"
@@ -25,6 +27,7 @@ func All() []Mutant {
 		warningNotHeard(), readBackUnlocked(),
 		reservationLeaked(), refundNotReserved(), callbackUnchecked(), paymentNotLocked(),
 		answeredNotRecovered(),
+		sessionNotClaimed(), sessionFreedWhenUnclear(), sessionNotGivenBack(), sessionVersionIgnored(), tokenNotConsumed(),
 	}
 }
 
@@ -34,19 +37,18 @@ func callInsideTransaction() Mutant {
 		Defect: "The provider is called inside the database transaction that claims the nonce; a crash after the send rolls the claim back, " +
 			"and the retry charges under a new reference.",
 		Edits: []Edit{
-			{storeFile, "\terr = s.db.Confirmed(ctx, func(db postgres.Tx) error {\n\t\treturn db.Raw(sqlBegin,", `	open := s.db.Conn(ctx).Begin()
+			{sourceFile, "\terr = s.db.Confirmed(ctx, func(db postgres.Tx) error {\n\t\treturn db.Raw(query,", `	open := s.db.Conn(ctx).Begin()
 	if err = open.Error; err != nil {
 		return tx, c, false, err
 	}
 	err = s.db.Confirmed(ctx, func(postgres.Tx) error {
-		return open.Raw(sqlBegin,`},
-			{storeFile, "\tif errors.Is(err, sql.ErrNoRows) {\n", `	if err != nil {
+		return open.Raw(query,`},
+			{sourceFile, "\tif errors.Is(err, sql.ErrNoRows) || checkout &&", `	if err != nil {
 		open.Rollback()
 	} else {
 		claims.Store(tx.ID, open)
 	}
-	if errors.Is(err, sql.ErrNoRows) {
-`},
+	if errors.Is(err, sql.ErrNoRows) || checkout &&`},
 			{storeFile, "one(db.Raw(sqlFinish,", "one(within(db, tx.ID).Raw(sqlFinish,"},
 			{storeFile, `wrap("finish", err)`, `wrap("finish", commit(tx.ID, err))`},
 			{storeFile, "return db.Raw(sqlLeave,", "return within(db, tx.ID).Raw(sqlLeave,"},
@@ -184,6 +186,7 @@ func selectThenInsert() Mutant {
 	faultpoint.Reach(faultpoint.BeginBefore, cmd.Nonce)
 `},
 			{storeFile, "    ON CONFLICT (account_id, mode, key_id) DO NOTHING\n", ""},
+			{onceFile, "\nON CONFLICT (account_id, mode, key_id) DO NOTHING`", "`"}, // there is nothing left that it could go by
 		},
 		Setup: `ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey;
 CREATE INDEX idempotency_keys_key ON idempotency_keys (account_id, mode, key_id);`,
@@ -211,7 +214,7 @@ func purgeUnresolved() Mutant {
 			"the next request charges again.",
 		Edits: []Edit{
 			{storeFile, "return k.Expired && k.LeaseOver == nil", "return k.Expired"},
-			{storeFile, "AND t.id = k.transaction_id AND t.lease_until IS NULL", "AND t.id = k.transaction_id"},
+			{storeFile, "\n  AND NOT EXISTS (SELECT 1 FROM transactions t WHERE t.account_id = k.account_id AND t.id = k.transaction_id AND t.lease_until IS NOT NULL)", ""},
 			{purgeFile, "AND k.expires_at <= clock_timestamp() AND t.lease_until IS NULL", "AND k.expires_at <= clock_timestamp()"},
 		},
 	}
@@ -317,12 +320,10 @@ func deleteByKey() Mutant {
 		Defect: "The end of a life, and a release, delete the nonce's row whichever life it belongs to by now; a slow reader of an expired life deletes the next one " +
 			"while that is charging, and begins a third.",
 		Edits: []Edit{
-			{storeFile, `DELETE FROM idempotency_keys k USING transactions t
-WHERE k.account_id = $1::uuid AND k.mode = $2::text AND k.key_id = $3::text AND k.transaction_id = $4::uuid
+			{storeFile, `AND k.key_id = $3::text AND k.transaction_id IS NOT DISTINCT FROM $4::uuid
   AND k.expires_at <= clock_timestamp()
-  AND t.account_id = k.account_id AND t.id = k.transaction_id AND t.lease_until IS NULL`,
-				`DELETE FROM idempotency_keys k
-WHERE k.account_id = $1::uuid AND k.mode = $2::text AND k.key_id = $3::text AND $4::uuid IS NOT NULL`},
+  AND NOT EXISTS (SELECT 1 FROM transactions t WHERE t.account_id = k.account_id AND t.id = k.transaction_id AND t.lease_until IS NOT NULL)`,
+				`AND k.key_id = $3::text AND $4::uuid IS NOT NULL`},
 			{storeFile, "AND k.transaction_id = moved.id AND k.response_status IS NULL AND $6::smallint IS NULL AND $12",
 				"AND k.response_status IS NULL AND $6::smallint IS NULL AND $12"},
 		},
@@ -469,6 +470,67 @@ func answeredNotRecovered() Mutant {
 			{storeFile, "WHERE t.lease_until IS NOT NULL AND t.provider = ANY($2::text[])\n", `WHERE t.lease_until IS NOT NULL AND t.provider = ANY($2::text[])
   AND NOT EXISTS (SELECT 1 FROM idempotency_keys k WHERE k.account_id = t.account_id AND k.transaction_id = t.id AND k.response_status IS NOT NULL)
 `},
+		},
+	}
+}
+
+func sessionNotClaimed() Mutant {
+	return Mutant{
+		Name: "session-not-claimed",
+		Defect: "Whether a checkout session is free is looked up before a payment begins, and not by the statement that begins it; " +
+			"of two tabs that look at the same time each is charged, under a nonce of its own.",
+		Edits: []Edit{
+			{sourceFile, "AND s.version = $26::bigint AND s.payment_id IS NULL\n", "AND s.version = $26::bigint\n"},
+		},
+	}
+}
+
+func sessionFreedWhenUnclear() Mutant {
+	return Mutant{
+		Name: "session-freed-when-unclear",
+		Defect: "An attempt that ends without an outcome gives the checkout session back, so that the shopper may try again; " +
+			"the first charge was booked, and the second try makes another.",
+		Edits: []Edit{
+			{storeFile, "    RETURNING t.account_id, t.id, t.mode, t.nonce, t.fence\n), parking AS (", `    RETURNING t.account_id, t.id, t.payment_id, t.mode, t.nonce, t.fence
+), session AS (
+    UPDATE checkout_sessions s SET payment_id = NULL, updated_at = clock_timestamp()
+    FROM payment_sources o, moved
+    WHERE o.account_id = moved.account_id AND o.payment_id = moved.payment_id
+      AND s.account_id = o.account_id AND s.id = o.checkout_session_id AND s.payment_id = o.payment_id
+), parking AS (`},
+		},
+	}
+}
+
+func sessionNotGivenBack() Mutant {
+	return Mutant{
+		Name: "session-not-given-back",
+		Defect: "A payment that was declined gives its checkout session back, and one that reached nobody does not; " +
+			"the shopper, whose card nobody has charged, is told that the session has its payment, and the shop loses the sale.",
+		Edits: []Edit{
+			{sourceFile, "AND $15 IN ('DECLINED', 'REJECTED', 'ERROR')\n", "AND $15 IN ('DECLINED', 'REJECTED')\n"},
+		},
+	}
+}
+
+func sessionVersionIgnored() Mutant {
+	return Mutant{
+		Name: "session-version-ignored",
+		Defect: "A payment takes its checkout session whatever has become of that since it was read; the merchant, who was told that the amount is changed, " +
+			"gets what it was before.",
+		Edits: []Edit{
+			{sourceFile, "AND s.version = $26::bigint AND s.payment_id IS NULL\n", "AND $26::bigint IS NOT NULL AND s.payment_id IS NULL\n"},
+		},
+	}
+}
+
+func tokenNotConsumed() Mutant {
+	return Mutant{
+		Name: "token-not-consumed",
+		Defect: "Whether a one-time token was used is looked up before a payment begins, and not by the statement that begins it; " +
+			"two orders that are paid with it at the same time are both charged to one card that was handed in for one.",
+		Edits: []Edit{
+			{sourceFile, "AND k.mode = $2 AND k.payment_id IS NULL AND k.expires_at", "AND k.mode = $2 AND k.expires_at"},
 		},
 	}
 }

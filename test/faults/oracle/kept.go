@@ -16,9 +16,9 @@ import (
 // and an error that was told as the answer is stored as it, byte by byte. What became of
 // the payment behind it, others say.
 func keptAnswer(t *trial) {
-	p := t.run.Policy
 	byNonce := group(t.run.Ops, nonceOf)
 	for _, n := range slices.SortedFunc(maps.Keys(byNonce), compareNonces) {
+		p := t.run.Policy.For(byNonce[n][0])
 		if wrong := contradictions(p, byNonce[n]); len(wrong) > 0 {
 			t.complain("%s: %s (one of %d such pairs)", n, wrong[0], len(wrong))
 		}
@@ -40,10 +40,11 @@ func keptAnswer(t *trial) {
 // error.
 func (t *trial) countAnswers(n nonce, ops []record.Op) {
 	told, keeps, pays := map[[sha256.Size]byte]int{}, false, false
+	p := t.run.Policy.For(ops[0])
 	for _, o := range ops {
-		if t.run.Policy.Answers(o) {
+		if p.Answers(o) {
 			told[sumOf(o)]++
-			keeps = keeps || t.run.Policy.Keeps(o)
+			keeps = keeps || p.Keeps(o)
 			pays = o.Kind == record.Pay
 		}
 	}

@@ -180,7 +180,7 @@ func linearizable(t *trial) {
 			t.figures.Undecided++
 			continue
 		}
-		switch porcupine.CheckOperationsTimeout(model, historyOf(t.run.Policy, byNonce[n]), limit) {
+		switch porcupine.CheckOperationsTimeout(model, historyOf(t.run.Policy.For(byNonce[n][0]), byNonce[n]), limit) {
 		case porcupine.Ok:
 		case porcupine.Unknown:
 			t.figures.Undecided++

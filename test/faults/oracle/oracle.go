@@ -38,6 +38,10 @@ const (
 	Isolation        = "isolation"
 	Settled          = "settled"
 	NotBrokenOff     = "not-broken-off"
+	SessionPaidOnce  = "session-paid-once"
+	SessionTruth     = "session-truth"
+	SessionFree      = "session-free"
+	TokenOnce        = "token-once"
 )
 
 // oracles are asked in this order: money first.
@@ -46,11 +50,15 @@ var oracles = []struct {
 	judge func(*trial)
 }{
 	{OneCharge, oneCharge},
+	{SessionPaidOnce, sessionPaidOnce},
+	{TokenOnce, tokenOnce},
 	{OneOperation, oneOperation},
 	{WithinBounds, withinBounds},
 	{AcknowledgedKept, acknowledgedKept},
 	{AnswerDurable, answerDurable},
 	{ChargeAndPayment, chargeAndPayment},
+	{SessionTruth, sessionTruth},
+	{SessionFree, sessionFree},
 	{SameAnswer, sameAnswer},
 	{KeptAnswer, keptAnswer},
 	{Amounts, amounts},
@@ -77,7 +85,9 @@ type Run struct {
 	Policy record.Policy // of all merchants
 	Ops    []record.Op
 	Ledger []record.Entry
-	Broken []record.BrokenOff
+	// Sessions are the checkout sessions that were made.
+	Sessions []record.Session
+	Broken   []record.BrokenOff
 	// Settled is false where the campaign stopped waiting although something was
 	// still unresolved.
 	Settled bool
@@ -104,6 +114,9 @@ type Figures struct {
 	Replays                       int // times that an answer was told again
 	KeptErrors                    int // nonces whose answer is an error
 	KeptCharged                   int // of these, the ones whose payment was charged all the same
+	Sessions                      int // checkout sessions
+	SessionsPaid                  int // of these, the ones that the ledger has a charge of
+	SessionNonces                 int // nonces under which somebody tried to pay one
 }
 
 // maxComplaints is how often one oracle is quoted. Whatever breaks everything

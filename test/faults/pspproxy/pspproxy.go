@@ -285,16 +285,12 @@ func (p *Proxy) handle(c *conn, in *bufio.Reader, req *http.Request, body []byte
 	arrived := time.Now()
 	act := p.judge(r)
 	gone := make(chan struct{})
-	if r.Kind != Other {
-		// Whatever comes now is the end: nobody pipelines. The reader is free again
-		// once it has seen something.
-		p.wg.Go(func() {
-			defer close(gone)
-			_, _ = in.Peek(1)
-		})
-	} else {
-		close(gone)
-	}
+	// Whatever comes now is the end: nobody pipelines. The reader is free again once it
+	// has seen something.
+	p.wg.Go(func() {
+		defer close(gone)
+		_, _ = in.Peek(1)
+	})
 	before := p.before(c, act, req, body, gone)
 	if before != nil {
 		return before(arrived)
@@ -317,12 +313,9 @@ func (p *Proxy) handle(c *conn, in *bufio.Reader, req *http.Request, body []byte
 	if !p.after(c, act, a, r, gone) {
 		return false
 	}
-	if r.Kind != Other {
-		p.setBusy(c, false)
-		<-gone // the next request has come, or the end of the connection
-		return in.Buffered() > 0
-	}
-	return true
+	p.setBusy(c, false)
+	<-gone // the next request has come, or the end of the connection
+	return in.Buffered() > 0
 }
 
 // before does the faults of a request that the provider never gets, or gets late;

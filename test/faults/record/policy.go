@@ -54,18 +54,28 @@ func (p Policy) Replays(h http.Header) bool {
 	return p.ReplayHeader != "" && h.Get(p.ReplayHeader) == "true"
 }
 
+// For is the policy that holds for o: browsers keep to the default one, whatever their
+// merchant's backend knows.
+func (p Policy) For(o Op) Policy {
+	if o.Browser {
+		return Policies[0]
+	}
+	return p
+}
+
 // Keeps says whether o was told an error that is its nonce's answer from then on. One
 // that was told before is; and so is one that says nothing of coming back, of a kind of
 // which it would otherwise say so. What concerns the request and not its execution never
 // is: another body, another one in flight, credentials, too many. Nor is the refusal of
-// an action, which a payment's state may not allow, unless it is told again.
+// an action, which a payment's state may not allow, or of a payment whose session or token
+// may be taken, unless it is told again.
 func (p Policy) Keeps(o Op) bool {
 	if !p.KeepsErrors || !o.Moves() || o.Failed {
 		return false
 	}
 	switch o.Status {
 	case http.StatusBadRequest:
-		return o.Replayed || o.Kind == Pay && !o.ComeBack
+		return o.Replayed || o.Kind == Pay && !o.ComeBack && o.Session == "" && o.Token == ""
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return o.Replayed || !o.ComeBack
 	case http.StatusUnauthorized, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusTooManyRequests:

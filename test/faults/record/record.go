@@ -50,6 +50,11 @@ type Op struct {
 	// Action is, of an Act, its route, such as capture; Amount is what it asks for, or
 	// empty for all that is left.
 	Action, Amount string
+	// Session is, of a Pay, the checkout session that it pays, and Token the one-time token
+	// that it pays with; empty: none.
+	Session, Token string
+	// Browser says that a shopper's browser sent it, and not the merchant's backend.
+	Browser bool
 	// Replayed says, of what a Pay or Act was told, that it was told as a replay.
 	Replayed bool
 	// Doubtful says that what it was told may be of a primary whose synchronous standby
@@ -87,6 +92,42 @@ type BrokenOff struct {
 	After  time.Duration // since the request arrived at the provider
 	Detail string
 }
+
+// Session is one checkout session: what the merchant made it for, and what it said of
+// itself when all was over.
+type Session struct {
+	Account string // account_id
+	ID      string
+	Order   string // merchant_order_id, which no other session and no other payment has
+	// Seamless says that browsers paid it themselves, so that its amount is the one charged.
+	Seamless bool
+	// Value is what it was made for. Changed is what somebody tried to make of that, or
+	// empty, and Change what is known of the attempt.
+	Value, Changed string
+	Change         Change
+	// Payment and Status are those of the payment that it then told; empty: none.
+	Payment, Status string
+	// Unpaid is why it could not be paid in the end, when nothing befell anybody any more;
+	// empty: it was.
+	Unpaid string
+	// Expired says that its time was ended, perhaps before anybody had paid it.
+	Expired bool
+	// Doubtful says that nobody but a primary that may be lost said that it was made.
+	Doubtful bool
+}
+
+// Change is what is known of an attempt to change what a session asks for.
+type Change int
+
+// The changes.
+const (
+	// NotChanged: nobody tried, or was refused without having tried before.
+	NotChanged Change = iota
+	// MaybeChanged: an attempt was not answered, or by a replay alone.
+	MaybeChanged
+	// WasChanged: it was told.
+	WasChanged
+)
 
 // Violation is one broken promise.
 type Violation struct {
