@@ -39,6 +39,7 @@ run: build ## Start everything on this machine (ARGS="…")
 # The black-box tests under test/ start the binary, so it is built first.
 .PHONY: test
 test: postgres build ## Run all tests
+	@./scripts/install-chromium.sh --tell
 	go test $(TESTFLAGS) ./...
 
 # The same, but what is tested reaches its databases through PgBouncer in transaction
@@ -53,6 +54,7 @@ test-pgbouncer: postgres build ## Run all tests behind PgBouncer, as the least r
 # longer than Go allows by itself.
 .PHONY: race
 race: postgres build ## Run all tests, the product's own under the race detector
+	@./scripts/install-chromium.sh --tell
 	CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) $$(go list ./... | grep -v -e /test/ -e /sdk/js -e /sdk/go/conformance)
 	go test $(TESTFLAGS) ./test/... ./sdk/js/... ./sdk/go/conformance
 

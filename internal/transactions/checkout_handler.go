@@ -25,6 +25,7 @@ const PayPage = "/pay/"
 // MountCheckout adds the routes by which browsers pay. base says where they reach us, as
 // scheme://host[:port]; the bank sends payers back there.
 func (h *Handler) MountCheckout(e *echo.Echo, browsers *merchants.Browsers, base func(c echo.Context) string) {
+	h.base = base
 	r := idem.Route{Method: http.MethodPost, Path: PathSessionPayment, Creates: true, MovesMoney: true, Produces: echo.MIMEApplicationJSON}
 	browsers.Add(e, r.Method, r.Path, func(c echo.Context) error {
 		// The rules of one policy hold here, whatever the merchant's clients know: the

@@ -1,6 +1,7 @@
 package transactions
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -27,6 +28,8 @@ type Handler struct {
 	service *Service
 	auth    *merchants.Service
 	lookups *httpapi.Limiter // by account; nil: no limit
+	// base is where browsers reach us; nil: nowhere.
+	base func(c echo.Context) string
 }
 
 // NewHandler makes the merchants' handler.
@@ -96,6 +99,9 @@ func (h *Handler) create(c echo.Context) (order, error) {
 	caller := merchants.CallerOf(c)
 	return order{parse: func(cmd *Command, body jsontree.Value) (err error) {
 		cmd.Request, err = parseRequest(body, h.service.rulesFor(caller))
+		if r := &cmd.Request; r.Session != uuid.Nil && h.base != nil {
+			r.ReturnURL = cmp.Or(r.CallbackURL, h.base(c)+PayPage+r.Session.String()) // its page waits there
+		}
 		return err
 	}}, nil
 }

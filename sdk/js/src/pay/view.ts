@@ -117,7 +117,7 @@ export class Screen implements Surface {
     }
     if (view.kind === "success" || view.kind === "declined" || view.kind === "expired") this.form.clear();
     const panel = PANELS[view.kind];
-    const title = el("h2", { tabindex: "-1" }, this.texts[panel.title]);
+    const title = el(this.session ? "h2" : "h1", { tabindex: "-1" }, this.texts[panel.title]);
     const parts: Node[] = [icon(panel.icon), title];
     if (view.kind === "declined") parts.push(el("p", {}, this.texts[view.reason]));
     for (const text of panel.texts) parts.push(el("p", { class: "quiet" }, this.fill(this.texts[text])));
