@@ -104,16 +104,24 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	if err := a.auth.Ensure(ctx, m, sec.Test, sec.Live); err != nil {
 		return err
 	}
+	if err := c.announce(s, a, sec); err != nil {
+		return err
+	}
+	return a.wait(ctx, died)
+}
+
+// announce writes down where everything is, and says so.
+func (c devCmd) announce(s streams, a *app, sec secrets) error {
 	info := devInfo{
 		PID: os.Getpid(), BaseURL: "http://" + a.publicAddr, AdminURL: "http://" + a.operatorAddr, SandboxURL: c.ProviderURL,
 		AccountID: sec.AccountID.String(), PublicAPIKey: sec.Test.PublicAPIKey, PrivateSecretKey: sec.Test.PrivateSecretKey,
 		AdminToken: sec.AdminToken,
 	}
-	if err := writePrivately(devJSON, info); err != nil {
+	if err := writePrivately(filepath.Join(c.DataDir, devFile), info); err != nil {
 		return fmt.Errorf("write %s: %w", devFile, err)
 	}
 	banner(s.out, info, c.DataDir)
-	return a.wait(ctx, died)
+	return nil
 }
 
 // devCallbackSecret is what the sandbox signs its callbacks with: that of the
