@@ -22,8 +22,8 @@ func TestTheDocumentHasEveryRouteOfTheProgram(t *testing.T) {
 	for port, listener := range map[string]*http.Server{":8080": r.public, ":8081": r.operator} {
 		mounted := map[string]bool{}
 		for _, name := range r.routes(listener) {
-			// Go's profiles are for Go's tools, which know them.
-			if !strings.Contains(name, " /debug/pprof/") {
+			// Go's profiles are for Go's tools, which know them; pages are for people.
+			if _, path, _ := strings.Cut(name, " "); !strings.HasPrefix(path, "/debug/pprof/") && !isPage(path) {
 				mounted[inDocument(name)] = true
 			}
 		}

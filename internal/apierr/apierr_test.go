@@ -78,10 +78,11 @@ func TestStatusesAreThoseOfTheContract(t *testing.T) {
 	want := map[int][]Code{
 		http.StatusBadRequest: {
 			ChargebackInProcess, CheckoutSessionNotFound, CountryNotSupported, CurrencyNotAllowed, CustomerIDDuplicated, CustomerNotFound, InvalidAccountID, InvalidAmount,
-			InvalidParameters, InvalidRequest, InvalidStatus, InvalidTransaction, InvalidTransactionType, MissingParameters,
-			PaymentNotFound, TransactionNotFound, UnavailablePaymentMethod,
+			InvalidCustomerForToken, InvalidParameters, InvalidRequest, InvalidStatus, InvalidTransaction, InvalidTransactionType, MissingParameters,
+			PaymentMethodNotFound, PaymentNotFound, TransactionNotFound, UnavailablePaymentMethod,
 		},
-		http.StatusUnauthorized:          {InvalidCredentials, InvalidToken, UnknownIPAddress},
+		http.StatusUnauthorized:          {InvalidCredentials, InvalidToken, TokenInUse, UnknownIPAddress},
+		http.StatusForbidden:             {AuthorizationRequired},
 		http.StatusNotFound:              {NotFound},
 		http.StatusMethodNotAllowed:      {UnsupportedMethod},
 		http.StatusConflict:              {InvalidState, RequestInProcess},

@@ -213,10 +213,10 @@ func TestSessionsOfMerchantsAndModesAreApart(t *testing.T) {
 func TestNonceOfASessionIsToldTheFirstAnswer(t *testing.T) {
 	t.Parallel()
 	w := newCounter(t)
-	make := func(order string) reply {
+	create := func(order string) reply {
 		return w.ask(w.test, http.MethodPost, "/v1/checkout/sessions", w.checkoutBody(order, nil), idem.Header, "nonce-1")
 	}
-	first := make("order-1")
+	first := create("order-1")
 	id := fmt.Sprint(w.object(first, http.StatusOK)["checkout_session"])
 	patch := func(amount string) reply {
 		return w.ask(w.test, http.MethodPatch, at(id), `{"amount":{"currency":"USD","value":`+amount+`}}`, idem.Header, "nonce-2")
@@ -227,7 +227,7 @@ func TestNonceOfASessionIsToldTheFirstAnswer(t *testing.T) {
 	for name, again := range map[string]struct {
 		first, r reply
 		differs  bool
-	}{"made": {first, make("order-1"), false}, "made otherwise": {first, make("order-2"), true}, "changed": {changed, patch("2"), false}, "changed otherwise": {changed, patch("4"), true}} {
+	}{"made": {first, create("order-1"), false}, "made otherwise": {first, create("order-2"), true}, "changed": {changed, patch("2"), false}, "changed otherwise": {changed, patch("4"), true}} {
 		if again.r.status != again.first.status || string(again.r.body) != string(again.first.body) || again.r.header.Get("Idempotent-Replayed") != "true" ||
 			(again.r.header.Get("Idempotency-Body-Mismatch") == "true") != again.differs {
 			t.Errorf("%s: told again was %d %v %s", name, again.r.status, again.r.header, again.r.body)

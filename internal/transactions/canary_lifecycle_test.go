@@ -155,7 +155,7 @@ func (m *mine) callbacks() {
 	}
 	body := mustJSON(m, m.spoilt(map[string]any{"id": "message-3", "reference": m.card, "account_id": m.card, "mode": m.card, "outcome": "approved"}))
 	for _, body := range [][]byte{body, body[:len(body)/2], []byte(m.card), []byte(`["` + m.card + `"]`), bytes.Repeat([]byte(m.card+" "), 20_000)} {
-		for _, signature := range []string{goodSignature, m.card, m.token} {
+		for _, signature := range []string{goodSignature, m.card, m.adminToken} {
 			m.ask(http.MethodPost, m.public, CallbackPath(m.psp.Name()), body, signatureHeader, signature)
 		}
 	}
@@ -165,7 +165,7 @@ func (m *mine) callbacks() {
 // compare holds books against each other, with canaries in what an operator asks for.
 func (m *mine) compare() {
 	m.t.Helper()
-	bearer := []string{"Authorization", "Bearer " + m.token}
+	bearer := []string{"Authorization", "Bearer " + m.adminToken}
 	m.sells("dearer", true)
 	m.shift("dearer", longAgo)
 	tx := m.transaction("dearer")

@@ -41,6 +41,7 @@ var scenes = []func(l *lifetime){
 	(*lifetime).fencedOut,
 	(*lifetime).parked,
 	(*lifetime).unconfirmed,
+	(*lifetime).checkedOut,
 	(*lifetime).loops,
 }
 
@@ -53,6 +54,8 @@ type lifetime struct {
 	wire  *faultyWire
 	name  string // begins its nonces and orders
 	first map[string]response
+	// checkout is what a payment of a session asks for, by name.
+	checkout map[string][]byte
 }
 
 // does replaces what the provider does next.
@@ -64,9 +67,17 @@ func (l *lifetime) does(bs ...behaviour) {
 
 func (l *lifetime) nonce(what string) string { return l.name + "-" + what }
 
+// body is what a payment asks for.
+func (l *lifetime) body(what string) []byte {
+	if b, ok := l.checkout[what]; ok {
+		return b
+	}
+	return l.w.body("order-"+l.nonce(what), nil)
+}
+
 func (l *lifetime) send(what string) response {
 	l.w.t.Helper()
-	r := l.w.createOn(l.i, l.w.test, l.nonce(what), l.w.body("order-"+l.nonce(what), nil))
+	r := l.w.createOn(l.i, l.w.test, l.nonce(what), l.body(what))
 	l.mayBe(what, r)
 	return r
 }
@@ -219,6 +230,20 @@ func (l *lifetime) unconfirmed() {
 	l.first["next"] = l.pay("next")
 }
 
+// checkedOut pays a session with a token, after a decline that gave the session back.
+func (l *lifetime) checkedOut() {
+	l.w.t.Helper()
+	session := l.w.session("order-" + l.nonce("tried-again"))
+	for _, what := range []string{"declined", "tried-again"} {
+		l.checkout[what] = l.w.checkoutBody("order-"+l.nonce(what), session, l.w.token(session), nil)
+	}
+	l.does(decline)
+	l.first["declined"] = l.pay("declined")
+	l.does(approve)
+	l.first["tried-again"] = l.pay("tried-again")
+	l.reads(l.i.public.URL+"/v1/checkout/sessions/"+session.String()+"/payment", keys(l.w.test)...)
+}
+
 // anotherLife begins the paid nonce anew, a day later.
 func (l *lifetime) anotherLife() {
 	l.does(approve)
@@ -304,11 +329,11 @@ func (l *lifetime) judge() {
 		switch what {
 		case "paid":
 			charges = 2 // two lives
-		case "parked":
+		case "parked", "declined":
 			charges = 0
 		}
 		w.wantCharges("order-"+l.nonce(what), charges)
-		w.wantReplay(first, w.create(l.nonce(what), w.body("order-"+l.nonce(what), nil)), false) // elsewhere, too
+		w.wantReplay(first, w.create(l.nonce(what), l.body(what)), false) // elsewhere, too
 	}
 	w.wantNothingOpen()
 }
@@ -335,7 +360,7 @@ func (w *world) wantNothingOpen() {
 func playOn(w *world, i instance, db *postgres.DB, wire *faultyWire, scene func(*lifetime), name string, traps ...wireTrap) []string {
 	w.t.Helper()
 	wire.arm(traps...)
-	l := &lifetime{w: w, i: i, db: db, wire: wire, name: name, first: map[string]response{}}
+	l := &lifetime{w: w, i: i, db: db, wire: wire, name: name, first: map[string]response{}, checkout: map[string][]byte{}}
 	scene(l)
 	l.judge()
 	executed, left := wire.executed()
@@ -407,6 +432,10 @@ var notOfALife = map[string]string{
 	"postgres.unfit":           "asked at the start, before anybody is served",
 	"postgres.lacking":         "asked at the start, before anybody is served",
 	"postgres.schema":          "asked at the start, before anybody is served",
+	"idem.claim_once":          "of what moves no money, in a database transaction that fails as a whole: see idem.Once",
+	"idem.answer_once":         "of what moves no money, in a database transaction that fails as a whole: see idem.Once",
+	"idem.read_once":           "of what moves no money, in a database transaction that fails as a whole: see idem.Once",
+	"idem.end_once":            "of what moves no money, in a database transaction that fails as a whole: see idem.Once",
 	"postgres.allow":           "an operator reads, in a database transaction that writes nothing",
 	"merchants.insert":         "an operator's change, and its database transaction fails as a whole",
 	"merchants.lock":           "an operator's change, and its database transaction fails as a whole",

@@ -308,9 +308,11 @@ func (w *world) malformedPayments() []malformed {
 		{"additional_data", "1", apierr.InvalidParameters, []string{"$.additional_data must be an object"}},
 		{"metadata", `[[]]`, apierr.InvalidParameters, []string{"$.metadata[0] must be an object", "$.metadata[0].key is required", "$.metadata[0].value is required"}},
 		{"metadata", `[{"key":"k","value":true}]`, apierr.InvalidParameters, []string{"$.metadata[0].value must be a string"}},
-		{"payment_method", "[]", apierr.InvalidParameters, []string{"$.payment_method must be an object", "$.payment_method.type is required"}},
+		{"payment_method", "[]", apierr.InvalidParameters, []string{
+			"$.payment_method must be an object", "$.payment_method.type is required", "$.payment_method.detail.card is required",
+		}},
 		{"payment_method.type", `"card"`, apierr.UnavailablePaymentMethod, []string{"$.payment_method.type must be CARD: no other payment method is available"}},
-		{"payment_method.token", `"` + uuid.NewString() + `"`, apierr.InvalidToken, []string{"$.payment_method.token must be a token of this account"}},
+		{"payment_method.token", `"` + uuid.NewString() + `"`, apierr.InvalidToken, []string{"$.payment_method.token must be a token of this account and, if it was made in a checkout session, be used there"}},
 		{"payment_method.detail", "1", apierr.InvalidParameters, []string{"$.payment_method.detail must be an object", "$.payment_method.detail.card is required"}},
 		{"payment_method.detail.card", "[]", apierr.InvalidParameters, []string{"$.payment_method.detail.card must be an object", cardData + " is required"}},
 		{cardPath + "capture", `"true"`, apierr.InvalidParameters, []string{"$.payment_method.detail.card.capture must be true or false"}},

@@ -105,7 +105,7 @@ const (
 	currencyRule   = "$.amount.currency must be an active ISO 4217 currency code"
 	countryRule    = "$.country must be an ISO 3166-1 alpha-2 country code in capitals"
 	syntaxRule     = "$.amount.value must be a decimal number of at most 40 characters"
-	sessionRule    = "$.checkout.session must be a checkout session of this account"
+	sessionRule    = "$.checkout.session must be a checkout session of this account that has neither expired nor been paid"
 	accountRule    = "$.account_id must be the account of the API key"
 	metadataRule   = "$.metadata must be an array of at most 120 pairs of key and value"
 	cardPath       = "payment_method.detail.card."
@@ -196,18 +196,19 @@ var brokenRules = []struct {
 	{[]edit{{"workflow", "77001"}}, apierr.InvalidParameters, []string{"$.workflow must be a string", workflowRule}},
 	{[]edit{{"workflow", `"REDIRECT"`}}, apierr.UnavailablePaymentMethod, []string{"$.workflow must not be REDIRECT: no redirect method is available"}},
 	{[]edit{{"workflow", `"SDK_CHECKOUT"`}}, apierr.MissingParameters, []string{"$.checkout.session is required by this workflow"}},
-	{[]edit{{"workflow", `"SDK_SEAMLESS"`}, {"checkout.session", `"geheim-session"`}}, apierr.CheckoutSessionNotFound, []string{sessionRule}},
+	{[]edit{{"workflow", `"SDK_SEAMLESS"`}}, apierr.InvalidParameters, []string{"$.workflow must not be SDK_SEAMLESS: the browser pays such a session itself"}},
+	{[]edit{{"workflow", `"SDK_CHECKOUT"`}, {"checkout.session", `"geheim-session"`}}, apierr.CheckoutSessionNotFound, []string{sessionRule}},
 	{[]edit{{"workflow", ""}, {"checkout.session", `"geheim-session"`}}, apierr.CheckoutSessionNotFound, []string{sessionRule}}, // SDK_CHECKOUT, then
 	{[]edit{{"checkout", `"geheim-session"`}}, apierr.InvalidParameters, []string{"$.checkout must be an object"}},
 	{[]edit{{"checkout.session", "77001"}}, apierr.InvalidParameters, []string{"$.checkout.session must be a string"}},
 
 	// With what.
-	{[]edit{{"payment_method", `"geheim"`}}, apierr.InvalidParameters, []string{"$.payment_method must be an object", "$.payment_method.type is required"}},
+	{[]edit{{"payment_method", `"geheim"`}}, apierr.InvalidParameters, []string{"$.payment_method must be an object", "$.payment_method.type is required", "$.payment_method.detail.card is required"}},
 	{[]edit{{"payment_method.type", `"PIX"`}}, apierr.UnavailablePaymentMethod, []string{"$.payment_method.type must be CARD: no other payment method is available"}},
 	{[]edit{{"payment_method.type", "77001"}}, apierr.UnavailablePaymentMethod, []string{"$.payment_method.type must be CARD: no other payment method is available"}},
 	{[]edit{{"payment_method.token", `"geheim-token"`}}, apierr.InvalidToken, []string{"$.payment_method.token must be a token of this account"}},
 	{[]edit{{"payment_method.vaulted_token", `"geheim-token"`}}, apierr.InvalidToken, []string{"$.payment_method.vaulted_token must be a token of this account"}},
-	{[]edit{{"payment_method.vault_on_success", "true"}}, apierr.InvalidParameters, []string{"$.payment_method.vault_on_success must be false: vaulting is not available yet"}},
+	{[]edit{{"payment_method.vault_on_success", "true"}}, apierr.MissingParameters, []string{"$.customer_payer.id is required where payment_method.vault_on_success is true"}},
 	{[]edit{{"payment_method.vault_on_success", `"yes, geheim"`}}, apierr.InvalidParameters, []string{"$.payment_method.vault_on_success must be true or false"}},
 	{[]edit{{"payment_method.detail", `["geheim"]`}}, apierr.InvalidParameters, []string{"$.payment_method.detail must be an object", "$.payment_method.detail.card is required"}},
 	{[]edit{{"payment_method.detail.card", `"4111111111111111"`}}, apierr.InvalidParameters, []string{"$.payment_method.detail.card must be an object", "$.payment_method.detail.card.card_data is required"}},

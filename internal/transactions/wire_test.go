@@ -38,6 +38,7 @@ func (w *world) edges(i instance, log *slog.Logger) (public, operator *echo.Echo
 	edge.Style = h.ErrorStyle
 	public = httpapi.New(edge)
 	h.Mount(public)
+	mountCheckout(public, h, i.auth)
 	NewCallbackHandler(i.service).Mount(public)
 	metrics := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "payments_parked 0\n") })
 	admin.Mount(operator, operatorToken, metrics, merchants.NewOperatorHandler(i.auth), NewOperatorHandler(i.service),

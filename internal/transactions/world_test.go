@@ -2,7 +2,9 @@ package transactions
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -51,6 +53,10 @@ type psp struct {
 	inquiry  int
 	script   []behaviour // the next sends, first to last; then approve
 	onAsk    []func() (providers.Result, bool)
+
+	tokens    map[string]string // the first digits of a card, by its token
+	token     string            // what all of them begin with; a test's own
+	takesNone bool              // no card is tokenised
 
 	operations []providers.Operation // booked
 	onOperate  []operating           // the next operations, first to last; then approve
@@ -135,7 +141,7 @@ type behaviour func(ctx context.Context, p *psp, c providers.Charge) providers.R
 
 func newPSP() *psp {
 	return &psp{
-		declined: map[string]bool{}, voided: map[string]bool{},
+		declined: map[string]bool{}, voided: map[string]bool{}, tokens: map[string]string{},
 		traits: providers.Traits{
 			Idempotent: true, Queryable: true, CanVoid: true, Timeout: 2 * time.Second, Settle: 4 * time.Second,
 		},
@@ -170,6 +176,10 @@ func (p *psp) Charge(ctx context.Context, c providers.Charge, may providers.MayS
 		return providers.Result{Outcome: providers.NotReached}
 	}
 	p.mu.Lock()
+	if _, known := p.tokens[c.Token.Value]; c.Token.Value != "" && (!known || c.Card != (providers.Card{})) || c.Token.Value == "" && c.Card.Number == "" {
+		p.mu.Unlock() // as no provider would take it
+		return providers.Result{Outcome: providers.Refused, Detail: "neither a card nor a token of ours, or both"}
+	}
 	b := approve
 	if len(p.script) > 0 {
 		b, p.script = p.script[0], p.script[1:]
@@ -254,8 +264,16 @@ func (p *psp) Void(_ context.Context, o providers.Order, may providers.MaySend) 
 	return providers.Result{Outcome: providers.Voided}
 }
 
-func (p *psp) Tokenise(context.Context, providers.Card) (providers.Token, error) {
-	return providers.Token{}, providers.ErrTokenise
+// Tokenise keeps a card, as far as a test may want to know which it was.
+func (p *psp) Tokenise(_ context.Context, c providers.Card) (providers.Token, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.takesNone {
+		return providers.Token{}, providers.ErrTokenise
+	}
+	token := cmp.Or(p.token, "psptok_") + rand.Text()
+	p.tokens[token] = c.Number[:6]
+	return providers.Token{Value: token}, nil
 }
 
 // charges counts what was booked for an order.

@@ -125,6 +125,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 var whole = []part{
 	{"DeclaresSensibleTraits", traits},
 	{"TokensDoNotShowTheCard", tokens},
+	{"TokensAreChargedAsTheirCardsAre", chargedTokens},
 	{"AVerificationBooksNothing", verification},
 	{"OperationsNeverExceedTheirTarget", exceed},
 	{"ACaptureAndACancelNeverBothWin", captureOrCancel},
@@ -827,6 +828,44 @@ func tokens(s *suite) {
 	bad.Number = canaryNumber + "12345678" // longer than any card
 	_, err = s.p.Tokenise(s.ctx(), bad)
 	s.wantErrTokenise(err)
+}
+
+// chargedTokens: whoever has handed a card in pays with its token, which is charged as the
+// card would be: once a reference, however often it is sent.
+func chargedTokens(s *suite) {
+	if _, cannot := s.f.Cannot[Tokenise]; cannot {
+		return // said by tokens
+	}
+	for want, outcome := range map[Behaviour]providers.Outcome{Approve: providers.Approved, Decline: providers.Declined} {
+		if s.cannot(want) {
+			continue
+		}
+		c := s.charge(want)
+		token, err := s.p.Tokenise(s.ctx(), c.Card)
+		if err != nil {
+			s.Fatalf("no token: %v", err)
+		}
+		c.Token, c.Card = token, providers.Card{}
+		q, booked := &request{charge: c}, 0
+		if outcome == providers.Approved {
+			booked = 1
+		}
+		first := s.send(q)
+		s.want("a charge of a token", first, outcome)
+		s.wantBookings(q, booked)
+		s.wantInquiry(q, outcome)
+		if s.traits.Idempotent {
+			if again := s.send(q); !same(again, first) {
+				s.Errorf("sent again it says %+v, at first it said %+v", again, first)
+			}
+			s.wantBookings(q, booked)
+		}
+	}
+	c := s.charge(Approve)
+	c.Token, c.Card = providers.Token{Value: "no-token-of-this-provider"}, providers.Card{}
+	q := &request{charge: c}
+	s.want("a charge of no token", s.send(q), providers.Refused, providers.Declined)
+	s.wantBookings(q, 0)
 }
 
 func (s *suite) wantErrTokenise(err error) {

@@ -74,6 +74,9 @@ func (f *fake) Charge(ctx context.Context, c providers.Charge, may providers.May
 	if c.Verify {
 		q.kind = "verify"
 	}
+	if c.Token.Value != "" && c.Token.Value != theToken && f.lie != "charges any token" {
+		q.behaviour = Refuse
+	}
 	r := f.send(ctx, q, may)
 	if f.lie == "prints the card" {
 		r.Detail = fmt.Sprintf("charged %s", c.Card.Number)
@@ -283,8 +286,11 @@ func (f *fake) Tokenise(_ context.Context, c providers.Card) (providers.Token, e
 	if f.off || len(c.Number) > 19 {
 		return providers.Token{}, providers.ErrTokenise
 	}
-	return providers.Token{Value: "t"}, nil
+	return providers.Token{Value: theToken}, nil
 }
+
+// theToken is the fake's only one, whatever the card.
+const theToken = "t"
 
 // message tells what became of an order, in a notation of the fake's own.
 func (f *fake) message(o providers.Order, r providers.Result) Message {
@@ -426,6 +432,7 @@ func TestLiarsAreCaught(t *testing.T) {
 		"books twice":                     "SameReferenceTwice",
 		"ignores MaySend":                 "MaySendFalseSendsNothing",
 		"prints the card":                 "ApprovedIsBookedOnceAndCanBeInquired",
+		"charges any token":               "TokensAreChargedAsTheirCardsAre",
 		"calls a timeout a no":            "BookedButNeverAnswered",
 		"calls an error a no":             "BookedButAnsweredWithAnError",
 		"can be asked after all":          "UnknownReferenceIsNotFound",
