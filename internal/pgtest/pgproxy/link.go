@@ -76,6 +76,9 @@ func (l *link) close() {
 }
 
 func (l *link) strand() {
+	l.proxy.mu.Lock()
+	l.proxy.stranded = true
+	l.proxy.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stranded = true
@@ -121,6 +124,9 @@ func (l *link) start() error {
 			}
 		case codeCancel:
 			l.heard(1) // it has no answer
+			if l.proxy.hasStranded() {
+				return io.EOF // whose client has given up: the same network is as slow for this
+			}
 			if err := l.write(l.server, raw); err != nil {
 				return err
 			}

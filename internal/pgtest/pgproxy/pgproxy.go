@@ -85,6 +85,16 @@ type Proxy struct {
 	held   chan struct{} // closed by Release; nil: nothing is held
 	pause  time.Duration
 	sliced bool
+	// stranded says that some statement was. Its client, once it has given up, asks for the
+	// statement to be cancelled; that must not come before the statement, or there is
+	// nothing that could arrive late. No such request is let through from then on.
+	stranded bool
+}
+
+func (p *Proxy) hasStranded() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stranded
 }
 
 // New starts a proxy in front of the database at databaseURL, until the test ends.
