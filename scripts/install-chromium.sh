@@ -13,27 +13,11 @@ there() {
 	return 1
 }
 
-install_it() {
-	for manager in apt-get dnf zypper pacman; do
-		command -v "$manager" >/dev/null 2>&1 || continue
-		case $manager in
-		apt-get)
-			apt_update
-			apt_install chromium
-			;;
-		dnf) as_root dnf install -y chromium ;;
-		zypper) as_root zypper --non-interactive install chromium ;;
-		pacman) as_root pacman -S --needed --noconfirm chromium ;;
-		esac
-		return
-	done
-}
-
 if there; then exit 0; fi
 if [ "${1:-}" = --tell ]; then
 	say "Chromium is not on this machine: what happens in browsers is not tested. scripts/install-chromium.sh installs it."
 	exit 0
 fi
 say "Chromium is not on this machine; installing it."
-install_it
+install_package chromium
 there || fail "Chromium is not where it is looked for; install it, and run this again."

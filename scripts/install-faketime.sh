@@ -13,23 +13,7 @@ there() {
 	return 1
 }
 
-install_it() {
-	for manager in apt-get dnf zypper pacman; do
-		command -v "$manager" >/dev/null 2>&1 || continue
-		case $manager in
-		apt-get)
-			apt_update
-			apt_install libfaketime
-			;;
-		dnf) as_root dnf install -y libfaketime ;;
-		zypper) as_root zypper --non-interactive install libfaketime ;;
-		pacman) as_root pacman -S --needed --noconfirm libfaketime ;;
-		esac
-		return
-	done
-}
-
 if there; then exit 0; fi
 say "libfaketime is not on this machine; installing it."
-install_it
+install_package libfaketime
 there || say "libfaketime is not where it is looked for; the tests that set PostgreSQL's clock are skipped."

@@ -26,3 +26,21 @@ apt_update() {
 }
 
 apt_install() { as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
+
+# install_package installs a package that has the same name everywhere, by the manager that
+# there is; where none is known, it does nothing.
+install_package() {
+	for manager in apt-get dnf zypper pacman; do
+		command -v "$manager" >/dev/null 2>&1 || continue
+		case $manager in
+		apt-get)
+			apt_update
+			apt_install "$1"
+			;;
+		dnf) as_root dnf install -y "$1" ;;
+		zypper) as_root zypper --non-interactive install "$1" ;;
+		pacman) as_root pacman -S --needed --noconfirm "$1" ;;
+		esac
+		return
+	done
+}
