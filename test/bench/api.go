@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/oncepay/oncepay/internal/checkout"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/merchants"
@@ -150,6 +151,7 @@ func (a *api) startLoops(ctx context.Context, log *slog.Logger) {
 		worker.Loop{Name: "expiry", Every: expiryEvery, RunOnce: a.service.Expire, Describe: postgres.Describe},
 		worker.Loop{Name: "reconciliation", Every: reconciliationEvery, RunOnce: transactions.NewReconciler(a.service, a.seen.Findings()).RunOnce, Describe: postgres.Describe},
 		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: a.policies.ShortestRetention()}.RunOnce, Describe: postgres.Describe},
+		worker.Loop{Name: "checkout-purge", Every: purgeEvery, RunOnce: checkout.NewService(checkout.Options{DB: a.db}).Purge, Describe: postgres.Describe},
 	)
 }
 
