@@ -139,4 +139,4 @@ vet:
 prove-ci:
 	go vet -tags faultpoints ./...
 	$(BUILD_FAULTS)
-	./$(FAULTS) --duration 150s --at-least 4
+	./$(FAULTS) --duration 90s --at-least 4
