@@ -200,12 +200,12 @@ export class Checkout {
       let reached = true;
       if (performance.now() >= notBefore) {
         const answer = await this.api.pay(attempt.nonce, token);
+        this.surface.offline(answer.kind === "unknown" && !answer.reached);
         if (answer.kind === "ok") return () => this.settle(answer.value, attempt, fresh && tries === 0);
         if (answer.kind === "refused") return () => this.refused(attempt, answer);
         reached = answer.reached;
         busy = answer.busy;
         notBefore = performance.now() + answer.retryAfter;
-        this.surface.offline(!reached);
         this.show({ kind: "checking" });
       }
       if (busy) { // by this nonce, or by another payment of the session
