@@ -16,8 +16,6 @@ import (
 const (
 	// maxLooks is how often a request looks at a nonce that changes under its eyes.
 	maxLooks = 3
-	// retryInFlight is in seconds: what has no provider takes far less.
-	retryInFlight = 1
 	// confirmWithin bounds the look at a nonce whose COMMIT was not answered. The request
 	// may have run out of time by then, and its client still wants to know.
 	confirmWithin = 5 * time.Second
@@ -74,7 +72,7 @@ func Once(ctx context.Context, db *postgres.DB, cmd OnceCommand, work Work) (Onc
 			}
 		}
 	}
-	return OnceAnswer{}, cmd.inFlight()
+	return OnceAnswer{}, cmd.Policy.InFlight()
 }
 
 // OnceAnswered looks for the answer that a nonce has, and changes nothing: for a request
@@ -144,30 +142,17 @@ func (cmd OnceCommand) meet(k onceKey) (OnceAnswer, error) {
 	differs := !cmd.Print.Is(k.Fingerprint)
 	switch {
 	case !k.answers(cmd):
-		return OnceAnswer{}, cmd.reused("for another operation")
+		return OnceAnswer{}, cmd.Policy.Reused("for another operation")
 	case differs && !cmd.Policy.IgnoreRetryBody:
-		return OnceAnswer{}, cmd.reused("with another body")
+		return OnceAnswer{}, cmd.Policy.Reused("with another body")
 	}
 	return OnceAnswer{Status: *k.ResponseStatus, Body: k.ResponseBody, Replayed: true, BodyDiffers: differs}, nil
-}
-
-func (cmd OnceCommand) reused(how string) error {
-	return apierr.New(apierr.IdempotencyKeyReused, cmd.Policy.Headers[0]+" was used "+how+"; use a new key").AboutKey(TitleReused)
-}
-
-// inFlight is told while another request has the nonce in hand.
-func (cmd OnceCommand) inFlight() error {
-	e := apierr.New(apierr.RequestInProcess, "a request with this idempotency key is in process; retry with the same key").AboutKey(TitleInFlight)
-	if cmd.Policy.RetryAfter {
-		return e.Retry(retryInFlight)
-	}
-	return e
 }
 
 // orInFlight is err, unless that is of having waited for whoever has the nonce.
 func (cmd OnceCommand) orInFlight(err error) error {
 	if postgres.IsLockTimeout(err) {
-		return fmt.Errorf("%w (%w)", cmd.inFlight(), err)
+		return fmt.Errorf("%w (%w)", cmd.Policy.InFlight(), err)
 	}
 	return err
 }

@@ -202,6 +202,28 @@ func (ps Policies) Of(name string) Policy {
 	return ps.byName[ps.names[0]]
 }
 
+// retryInFlight is Retry-After, in seconds, while somebody is at work on a nonce: the
+// contract's.
+const retryInFlight = 1
+
+// ErrInProcess is told while a nonce has no answer.
+func ErrInProcess() *apierr.Error {
+	return apierr.New(apierr.RequestInProcess, "a request with this idempotency key is in process; retry with the same key").AboutKey(TitleInFlight)
+}
+
+// InFlight is ErrInProcess while somebody is at work on the nonce, in the policy's manner.
+func (p Policy) InFlight() *apierr.Error {
+	if p.RetryAfter {
+		return ErrInProcess().Retry(retryInFlight)
+	}
+	return ErrInProcess()
+}
+
+// Reused is told of a nonce that stands for something else; how says what.
+func (p Policy) Reused(how string) *apierr.Error {
+	return apierr.New(apierr.IdempotencyKeyReused, p.Headers[0]+" was used "+how+"; use a new key").AboutKey(TitleReused)
+}
+
 // ShortestRetention is the shortest that a life is kept for whose client said nothing.
 func (ps Policies) ShortestRetention() time.Duration {
 	shortest := ps.byName[ps.names[0]].Retention

@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/providers"
 )
 
@@ -37,7 +38,7 @@ func (s *Service) dispute(ctx context.Context, target Transaction, message provi
 	case !known || d.ID == "" || len(d.ID) > maxProviderText:
 		return "", apierr.New(apierr.InvalidRequest, "the callback cannot be understood")
 	case !target.Status.Terminal(): // it will be settled in a moment, and the provider says this again
-		return "", inProcess().Retry(retryInProcess)
+		return "", idem.ErrInProcess().Retry(retryInProcess)
 	case !target.refundable() || target.Status != Succeeded,
 		d.Currency != target.Currency, !d.Amount.IsPositive(), d.Amount.GreaterThan(target.Amount):
 		s.log.WarnContext(ctx, "a dispute contradicts what is known", "transaction_id", target.ID, "status", string(target.Status), "stage", string(d.Stage))

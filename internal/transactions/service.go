@@ -274,7 +274,7 @@ func (s *Service) look(ctx context.Context, cmd Command, end bool) (a Answer, do
 // or waited for somebody who has it in hand.
 func (s *Service) busy(cmd Command) (Answer, error) {
 	s.arrive(cmd, idem.InProcess, uuid.Nil, false, nil)
-	return Answer{Verdict: idem.InProcess}, inFlight(cmd.Policy)
+	return Answer{Verdict: idem.InProcess}, cmd.Policy.InFlight()
 }
 
 // Replay is the read-only look for a finished nonce: a retry whose body is broken
@@ -351,17 +351,17 @@ func (s *Service) meet(ctx context.Context, cmd Command, k keyRecord) (a Answer,
 	a = Answer{TransactionID: k.ID, Provider: k.Provider}
 	switch {
 	case k.Operation != cmd.Operation:
-		a.Verdict, err = idem.Mismatch, reused(cmd, "for another operation")
+		a.Verdict, err = idem.Mismatch, cmd.Policy.Reused("for another operation")
 	case refused && (answered || policy.MismatchFirst):
-		a.Verdict, err = idem.Mismatch, reused(cmd, "with another body")
+		a.Verdict, err = idem.Mismatch, cmd.Policy.Reused("with another body")
 	case answered:
 		return s.replay(cmd, k, differs), true, nil
 	case k.ParkedAt != nil:
-		a.Verdict, err = idem.InProcess, inProcess().Retry(retryParked)
+		a.Verdict, err = idem.InProcess, idem.ErrInProcess().Retry(retryParked)
 	case k.LeaseOver != nil && !*k.LeaseOver && !k.HolderGone:
-		a.Verdict, err = idem.InProcess, inFlight(policy)
+		a.Verdict, err = idem.InProcess, policy.InFlight()
 	case refused:
-		a.Verdict, err = idem.Mismatch, reused(cmd, "with another body")
+		a.Verdict, err = idem.Mismatch, cmd.Policy.Reused("with another body")
 	default:
 		return s.resume(ctx, cmd, k, differs)
 	}
@@ -465,22 +465,6 @@ func (s *Service) arrive(cmd Command, v idem.Verdict, tx uuid.UUID, differs bool
 		TransactionID: orNone(tx), RequestID: cmd.RequestID,
 		BodyDiffers: differs, Differs: names, At: cmd.ArrivedAt,
 	})
-}
-
-// inFlight is told while somebody else is at work on the nonce.
-func inFlight(policy idem.Policy) *apierr.Error {
-	if policy.RetryAfter {
-		return inProcess().Retry(retryInProcess)
-	}
-	return inProcess()
-}
-
-func inProcess() *apierr.Error {
-	return apierr.New(apierr.RequestInProcess, "a request with this idempotency key is in process; "+retrySame).AboutKey(idem.TitleInFlight)
-}
-
-func reused(cmd Command, how string) *apierr.Error {
-	return apierr.New(apierr.IdempotencyKeyReused, cmd.Policy.Headers[0]+" was used "+how+"; use a new key").AboutKey(idem.TitleReused)
 }
 
 // unavailable is what a caller is told when the database did not do its part. The
