@@ -63,9 +63,6 @@ func (h *Handler) changing(r idem.Route, begin func(c echo.Context) (change, err
 // caller's policy. Who the caller is has been found out before.
 func (h *Handler) once(c echo.Context, r idem.Route, ch change) error {
 	caller := merchants.CallerOf(c)
-	if _, browser := merchants.BrowserOf(c); browser {
-		caller.Policy = h.service.policies.Default().Name // what our own script knows, whatever the merchant's clients do
-	}
 	o := ongoing{h: h, change: ch, cmd: idem.OnceCommand{
 		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policies.Of(caller.Policy),
 		Operation: strings.TrimSpace(r.Method + " " + r.Path + " " + ch.target),

@@ -163,9 +163,6 @@ type Policies struct {
 	byName map[string]Policy
 }
 
-// Default is the policy of whoever has not chosen one.
-func (ps Policies) Default() Policy { return ps.byName[ps.names[0]] }
-
 // NewPolicies fails if one of the policies contradicts itself, or has another one's
 // name. The first is the default.
 func NewPolicies(all ...Policy) (Policies, error) {
@@ -194,7 +191,7 @@ func (ps Policies) Known(name string) bool {
 	return ok
 }
 
-// Of is the policy of that name. One that is not there any more is the default.
+// Of is the policy of that name. One that is not there any more, or "", is the default.
 func (ps Policies) Of(name string) Policy {
 	if p, ok := ps.byName[name]; ok {
 		return p

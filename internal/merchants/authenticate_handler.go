@@ -110,6 +110,7 @@ func (b *Browsers) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		httpapi.SetStyle(c, apierr.Envelope) // what our own script reads, whatever the merchant's clients do
 		caller, err := b.auth.AuthenticatePublic(c.Request().Header.Get(HeaderPublicKey))
+		caller.Policy = "" // the same for its nonces: without a name, the default holds
 		if err == nil {
 			let(c, caller.Caller) // also where it is refused: the log line says whose page it was
 			err = b.cors.Admit(c, caller.Allows)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/internal/fields"
-	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/merchants"
@@ -28,9 +27,7 @@ func (h *Handler) MountCheckout(e *echo.Echo, browsers *merchants.Browsers, base
 	h.base = base
 	r := idem.Route{Method: http.MethodPost, Path: PathSessionPayment, Creates: true, MovesMoney: true, Produces: echo.MIMEApplicationJSON}
 	browsers.Add(e, r.Method, r.Path, func(c echo.Context) error {
-		// The rules of one policy hold here, whatever the merchant's clients know: the
-		// client is our own script.
-		return h.executeBy(c, r, h.service.policies.Default(), h.paySession(c, base(c)))
+		return h.execute(c, r, h.paySession(c, base(c)))
 	})
 	browsers.AddEither(e, http.MethodGet, PathSessionPayment, h.sessionPayment, h.service.StyleOf)
 }
@@ -88,13 +85,5 @@ func (h *Handler) sessionPayment(c echo.Context) error {
 		return err
 	}
 	_, browser := merchants.BrowserOf(c)
-	views, err := h.present(c, caller, view{browser: browser}, p)
-	if err != nil {
-		return err
-	}
-	body, err := encode(views[0])
-	if err != nil {
-		return err
-	}
-	return httpapi.JSON(c, http.StatusOK, body)
+	return h.show(c, caller, view{browser: browser}, p)
 }

@@ -131,14 +131,9 @@ func act(route Route) func(c echo.Context) (order, error) {
 
 // execute reads a request that moves money and has it carried out.
 func (h *Handler) execute(c echo.Context, r idem.Route, o order) error {
-	return h.executeBy(c, r, h.service.policies.Of(merchants.CallerOf(c).Policy), o)
-}
-
-// executeBy does so by a policy that need not be the merchant's.
-func (h *Handler) executeBy(c echo.Context, r idem.Route, policy idem.Policy, o order) error {
 	caller := merchants.CallerOf(c)
 	cmd := Command{
-		AccountID: caller.AccountID, Mode: caller.Mode, Policy: policy,
+		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policies.Of(caller.Policy),
 		Operation: strings.TrimSpace(r.Method + " " + r.Path + " " + o.target), RequestID: httpapi.RequestID(c), ArrivedAt: time.Now(),
 	}
 	var err error
@@ -245,6 +240,11 @@ func (h *Handler) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	return h.show(c, caller, v, p)
+}
+
+// show answers with one payment.
+func (h *Handler) show(c echo.Context, caller merchants.Caller, v view, p Payment) error {
 	views, err := h.present(c, caller, v, p)
 	if err != nil {
 		return err

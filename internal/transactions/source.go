@@ -217,9 +217,14 @@ func (s *Service) providerFor(cmd Command) (providers.Provider, *apierr.Error) {
 		}
 		return p, nil
 	}
-	p, there := s.providers.For(cmd.Mode)
+	return s.providerOf(cmd.Mode)
+}
+
+// providerOf is where cards go in a mode.
+func (s *Service) providerOf(mode string) (providers.Provider, *apierr.Error) {
+	p, there := s.providers.For(mode)
 	if !there {
-		return nil, apierr.New(apierr.UnavailablePaymentMethod, "no provider is configured for "+cmd.Mode+" mode")
+		return nil, apierr.New(apierr.UnavailablePaymentMethod, "no provider is configured for "+mode+" mode")
 	}
 	return p, nil
 }
@@ -227,9 +232,9 @@ func (s *Service) providerFor(cmd Command) (providers.Provider, *apierr.Error) {
 // Tokenise turns a card into its provider's token, and says whose it is. It fails with 502
 // if the provider would not.
 func (s *Service) Tokenise(ctx context.Context, mode string, c HandedCard) (provider string, t providers.Token, err error) {
-	p, there := s.providers.For(mode)
-	if !there {
-		return "", t, apierr.New(apierr.UnavailablePaymentMethod, "no provider is configured for "+mode+" mode")
+	p, refusal := s.providerOf(mode)
+	if refusal != nil {
+		return "", t, refusal
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.Traits().Timeout)
 	defer cancel()
