@@ -293,13 +293,8 @@ func sendLinkPage(c echo.Context, how linkStanding, s PageSession, language stri
 	if err := pageTemplate.Execute(&body, v); err != nil {
 		return fmt.Errorf("make the link's page: %w", err)
 	}
-	header := c.Response().Header()
-	header.Set(echo.HeaderContentSecurityPolicy, pagePolicy(s.Origins))
-	header.Set("Content-Language", language)
-	header.Set(echo.HeaderVary, "Accept-Language")
-	header.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
 	if wait > 0 {
-		header.Set(echo.HeaderRetryAfter, strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
+		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
 	}
-	return c.HTMLBlob(linkStatuses[how], body.Bytes())
+	return sendHTML(c, linkStatuses[how], body.Bytes(), s.Origins, language)
 }

@@ -64,7 +64,7 @@ func (h *Handler) changing(r idem.Route, begin func(c echo.Context) (change, err
 func (h *Handler) once(c echo.Context, r idem.Route, ch change) error {
 	caller := merchants.CallerOf(c)
 	o := ongoing{h: h, change: ch, cmd: idem.OnceCommand{
-		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policies.Of(caller.Policy),
+		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policies.Of(merchants.PolicyOf(c)),
 		Operation: strings.TrimSpace(r.Method + " " + r.Path + " " + ch.target),
 	}}
 	var err error

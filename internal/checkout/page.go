@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/oncepay/oncepay/internal/merchants"
 	"github.com/oncepay/oncepay/sdk/js"
 )
 
@@ -38,9 +39,6 @@ type PageSession struct {
 	// became of it.
 	Expired bool
 }
-
-// liveMode is the mode in which money moves.
-const liveMode = "live"
 
 // The parts of the page. pay.js is built from sdk/js/src; see there.
 var (
@@ -163,7 +161,7 @@ func renderPage(s PageSession, language string, how standing) ([]byte, error) {
 		return nil, err
 	}
 	v := pageView{
-		Session: s, Language: language, Texts: pageLanguages[language], Live: s.Mode == liveMode,
+		Session: s, Language: language, Texts: pageLanguages[language], Live: s.Mode == merchants.Live,
 		Gone: how != standsOpen, Origins: strings.Join(frameOrigins(s.Origins), " "),
 		Style: parts.path("pay.css"), Icon: parts.path("icon.svg"),
 	}

@@ -34,8 +34,8 @@ func (h *PageHandler) Mount(e *echo.Echo) {
 // page is GET /pay/{session}: HTML whatever happens, as a person reads it.
 func (h *PageHandler) page(c echo.Context) error {
 	language := pageLanguage(c.QueryParam("lang"), c.Request().Header.Get("Accept-Language"))
-	id, err := uuid.Parse(c.Param("session"))
-	if err != nil || len(c.Param("session")) != len(id.String()) {
+	id := idParam(c, "session")
+	if id == uuid.Nil {
 		return sendPage(c, http.StatusNotFound, PageSession{}, language, standsMissing)
 	}
 	s, found, err := h.find(c.Request().Context(), id)
@@ -62,14 +62,19 @@ func sendPage(c echo.Context, status int, s PageSession, language string, how st
 	if err != nil {
 		return err
 	}
+	if how == standsUnavailable {
+		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(retrySoon))
+	}
+	return sendHTML(c, status, body, s.Origins, language)
+}
+
+// sendHTML answers with a page in a language, which those origins may show in a frame.
+func sendHTML(c echo.Context, status int, body []byte, origins []string, language string) error {
 	header := c.Response().Header()
-	header.Set(echo.HeaderContentSecurityPolicy, pagePolicy(s.Origins))
+	header.Set(echo.HeaderContentSecurityPolicy, pagePolicy(origins))
 	header.Set("Content-Language", language)
 	header.Set(echo.HeaderVary, "Accept-Language")
 	header.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
-	if how == standsUnavailable {
-		header.Set(echo.HeaderRetryAfter, strconv.Itoa(retrySoon))
-	}
 	return c.HTMLBlob(status, body)
 }
 

@@ -110,7 +110,6 @@ func (b *Browsers) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		httpapi.SetStyle(c, apierr.Envelope) // what our own script reads, whatever the merchant's clients do
 		caller, err := b.auth.AuthenticatePublic(c.Request().Header.Get(HeaderPublicKey))
-		caller.Policy = "" // the same for its nonces: without a name, the default holds
 		if err == nil {
 			let(c, caller.Caller) // also where it is refused: the log line says whose page it was
 			err = b.cors.Admit(c, caller.Allows)
@@ -150,4 +149,14 @@ func (b *Browsers) limit(c echo.Context) error {
 func BrowserOf(c echo.Context) (PublicCaller, bool) {
 	caller, ok := c.Get(keyBrowser).(PublicCaller)
 	return caller, ok
+}
+
+// PolicyOf names the policy that a request's nonce goes by: the merchant's, but for a
+// browser none, which is the default. The client there is our own script, whatever the
+// merchant's clients know.
+func PolicyOf(c echo.Context) string {
+	if _, browser := BrowserOf(c); browser {
+		return ""
+	}
+	return CallerOf(c).Policy
 }

@@ -225,6 +225,11 @@ func (Token) GoString() string { return "[token]" }
 // LogValue hides the token from slog.
 func (Token) LogValue() slog.Value { return slog.StringValue("[token]") }
 
+// MarshalJSON refuses: an adapter writes the value by name.
+func (Token) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("providers: a token is never encoded as a whole")
+}
+
 // ErrTokenise is returned when a provider would not turn a card into a token.
 var ErrTokenise = errors.New("providers: the card could not be tokenised")
 

@@ -133,7 +133,7 @@ func act(route Route) func(c echo.Context) (order, error) {
 func (h *Handler) execute(c echo.Context, r idem.Route, o order) error {
 	caller := merchants.CallerOf(c)
 	cmd := Command{
-		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policies.Of(caller.Policy),
+		AccountID: caller.AccountID, Mode: caller.Mode, Policy: h.service.policies.Of(merchants.PolicyOf(c)),
 		Operation: strings.TrimSpace(r.Method + " " + r.Path + " " + o.target), RequestID: httpapi.RequestID(c), ArrivedAt: time.Now(),
 	}
 	var err error

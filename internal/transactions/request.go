@@ -271,7 +271,7 @@ func (r Request) keep() keptRequest {
 		Country: r.Country, Currency: r.Currency, Amount: r.Amount.String(), Workflow: r.Workflow, CallbackURL: r.CallbackURL,
 		Capture: r.Capture, Verify: r.Verify, Installments: r.Installments, SoftDescriptor: r.SoftDescriptor, Card: r.fingerprint(),
 		CustomerPayer: r.CustomerPayer, AdditionalData: r.AdditionalData, Metadata: r.Metadata, StoredCredentials: r.StoredCredentials,
-		Session: textOf(r.Session), Token: textOf(r.Token), VaultedToken: textOf(r.Vaulted), VaultOnSuccess: r.VaultOnSuccess, NewCard: textOf(r.Source.newCard),
+		Session: textOf(r.Session), Token: textOf(r.Token), VaultedToken: textOf(r.Vaulted), VaultOnSuccess: r.VaultOnSuccess, NewCard: textOf(r.Source.NewCard),
 		LinkID: textOf(r.Source.Session.LinkID), LinkCode: r.Source.Session.LinkCode,
 	}
 }

@@ -232,7 +232,7 @@ func (s *Service) complete(ctx context.Context, cmd *Command) (p providers.Provi
 			return nil, refusal, err
 		}
 	}
-	if p, refusal = s.providerFor(*cmd); refusal != nil || cmd.Request.Source.newCard == uuid.Nil || cmd.Request.tokenised() {
+	if p, refusal = s.providerFor(*cmd); refusal != nil || cmd.Request.Source.NewCard == uuid.Nil || cmd.Request.tokenised() {
 		return p, refusal, nil
 	}
 	// A card that is to be kept is the provider's to keep. Whoever comes second must not wait
@@ -240,7 +240,7 @@ func (s *Service) complete(ctx context.Context, cmd *Command) (p providers.Provi
 	if _, taken, err := s.store.readKey(ctx, cmd.AccountID, cmd.Mode, cmd.Nonce, idem.Print{}); taken || err != nil {
 		return p, nil, err
 	}
-	_, cmd.Request.Source.newCardToken, err = s.Tokenise(ctx, cmd.Mode, cmd.Request.Handed)
+	_, cmd.Request.Source.NewCardToken, err = s.Tokenise(ctx, cmd.Mode, cmd.Request.Handed)
 	return p, nil, err
 }
 
@@ -452,7 +452,7 @@ func (c Command) charge(transaction uuid.UUID) delivery {
 		},
 		Amount: r.Amount, Currency: r.Currency, Country: r.Country,
 		Description: r.Description, Capture: r.Capture, Verify: r.Verify,
-		ReturnURL: cmp.Or(r.ReturnURL, r.CallbackURL), Token: providers.Token{Value: string(r.instrument().ProviderToken)}, Card: r.Handed.Card,
+		ReturnURL: cmp.Or(r.ReturnURL, r.CallbackURL), Token: r.instrument().ProviderToken, Card: r.Handed.Card,
 	}
 	return func(ctx context.Context, p providers.Provider, may providers.MaySend) providers.Result {
 		return p.Charge(ctx, charge, may)

@@ -40,9 +40,10 @@ type source struct {
 	Method   sourceToken
 	Customer uuid.UUID // whose card it is, or will be; uuid.Nil: nobody's
 	Note     string    // for whoever looks the payment up
-	newCard  uuid.UUID // the kept card that the payment decides about; uuid.Nil: none
-	// newCardToken is the provider's token of that card.
-	newCardToken providers.Token
+	NewCard  uuid.UUID // the kept card that the payment decides about; uuid.Nil: none
+	// NewCardToken is the provider's token of that card. (Like all fields here it has a
+	// capital, because of others fmt prints what is in them, whatever their types say.)
+	NewCardToken providers.Token
 }
 
 // sourceSession is a checkout session; the zero one is none.
@@ -72,24 +73,11 @@ type sourceToken struct {
 	CustomerID     uuid.UUID
 	VaultOnSuccess bool
 	Provider       string
-	ProviderToken  hidden
+	ProviderToken  providers.Token `gorm:"embedded;embeddedPrefix:provider_token_"`
 	Card           string
 	Unusable       bool // expired, or not kept any more
 	Taken          bool
 }
-
-// hidden is text that nothing prints: with it and the provider's credentials a card can be
-// charged.
-type hidden string
-
-// String hides it from fmt.
-func (hidden) String() string { return "[hidden]" }
-
-// GoString hides it from %#v.
-func (hidden) GoString() string { return "[hidden]" }
-
-// MarshalText hides it from every encoding.
-func (hidden) MarshalText() ([]byte, error) { return []byte("[hidden]"), nil }
 
 // checkout reports whether a payment takes anything that was there before it.
 func (r Request) checkout() bool {
@@ -107,7 +95,7 @@ func (r Request) instrument() sourceToken {
 // chargeable reports whether the card, or what stands for it, is at hand. A token may have
 // been purged since its payment began, and a kept card let go of.
 func (r Request) chargeable() bool {
-	return !r.tokenised() || r.instrument().ProviderToken != ""
+	return !r.tokenised() || r.instrument().ProviderToken != providers.Token{}
 }
 
 // fingerprint is that of the card's number.
@@ -204,7 +192,7 @@ func customerRefusal(r *Request, t sourceToken) *apierr.Error {
 	if src.Customer != owner {
 		return apierr.New(apierr.CustomerNotFound, atPayer+"must be a customer of this account")
 	}
-	src.newCard, src.newCardToken = uuid.Must(uuid.NewV7()), providers.Token{Value: string(t.ProviderToken)}
+	src.NewCard, src.NewCardToken = uuid.Must(uuid.NewV7()), t.ProviderToken
 	return nil
 }
 

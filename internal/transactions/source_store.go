@@ -103,10 +103,10 @@ SELECT s.id AS session_id, s.workflow AS session_workflow, s.merchant_order_id A
        EXISTS (SELECT 1 FROM transactions t WHERE t.account_id = s.account_id AND t.payment_id = s.payment_id
                AND t.target_id IS NULL AND t.status = 'CREATED' AND t.parked_at IS NULL) AS session_under_way,
        k.id AS token_id, k.checkout_session_id AS token_session_id, k.customer_id AS token_customer_id,
-       k.vault_on_success AS token_vault_on_success, k.provider AS token_provider, k.provider_token AS token_provider_token,
+       k.vault_on_success AS token_vault_on_success, k.provider AS token_provider, k.provider_token AS token_provider_token_value,
        k.card AS token_card, k.expires_at <= clock_timestamp() AS token_unusable, k.payment_id IS NOT NULL AS token_taken,
        m.id AS method_id, m.customer_id AS method_customer_id, m.provider AS method_provider,
-       m.provider_token AS method_provider_token, m.card AS method_card, m.status <> 'ENROLLED' AS method_unusable,
+       m.provider_token AS method_provider_token_value, m.card AS method_card, m.status <> 'ENROLLED' AS method_unusable,
        c.id AS customer
 FROM (SELECT $1::uuid AS account_id, $2::text AS mode) a
 LEFT JOIN checkout_sessions s ON s.account_id = a.account_id AND s.mode = a.mode AND s.id = $3::uuid
@@ -184,11 +184,11 @@ func (s store) begin(ctx context.Context, n newPayment) (tx Transaction, c clock
 // sourceColumns are the last parameters of sqlBeginCheckout.
 func (r Request) sourceColumns() []any {
 	card, owner := r.Vaulted, uuid.Nil
-	if r.Source.newCard != uuid.Nil {
-		card, owner = r.Source.newCard, r.Source.Customer
+	if r.Source.NewCard != uuid.Nil {
+		card, owner = r.Source.NewCard, r.Source.Customer
 	}
 	return []any{
 		orNone(r.Session), r.Source.Session.Version, orNone(r.Token), orNone(card), orNone(owner), r.Country,
-		r.Source.newCardToken.Value, r.Source.Note,
+		r.Source.NewCardToken.Value, r.Source.Note,
 	}
 }
