@@ -11,7 +11,7 @@ var FS embed.FS
 
 // Latest is the version of the newest migration, and the least that this build can
 // serve. A test compares it with the files.
-const Latest = 8
+const Latest = 9
 
 // Ahead is by how much a schema may be newer. The schema is migrated first, and the
 // binaries that run, and may be started again, follow; so a release has at most one

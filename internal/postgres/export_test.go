@@ -2,9 +2,9 @@ package postgres
 
 // What only tests may reach.
 var (
-	MigrateFrom  = migrateFrom
-	IsConcurrent = isConcurrent
-	Privileges   = privileges
+	MigrateFrom    = migrateFrom
+	MigrationParts = parts
+	Privileges     = privileges
 )
 
 // The limits that tests measure against.

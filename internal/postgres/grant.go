@@ -40,6 +40,15 @@ var privileges = map[string]string{
 	"one_time_tokens":   "SELECT, INSERT, UPDATE, DELETE",
 	"payment_sources":   "SELECT, INSERT",
 
+	"operators":            "SELECT, INSERT, UPDATE",
+	"operator_invitations": "SELECT, INSERT, UPDATE, DELETE",
+	"operator_sessions":    "SELECT, INSERT, UPDATE, DELETE",
+	"operator_tokens":      "SELECT, INSERT, UPDATE",
+	"operator_failures":    "SELECT, INSERT, UPDATE, DELETE",
+	"audit_entries":        "SELECT, INSERT",
+	"audit_head":           "SELECT, UPDATE",
+	"request_minutes":      "SELECT, INSERT, UPDATE, DELETE",
+
 	"reconciliation_progress": "SELECT, INSERT, UPDATE",
 
 	"schema_migrations": "SELECT",

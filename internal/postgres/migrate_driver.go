@@ -7,6 +7,7 @@ import (
 	"io"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/golang-migrate/migrate/v4/database"
@@ -127,26 +128,55 @@ func (d *migrationDriver) makeTable(ctx context.Context) error {
 	return err
 }
 
+// besideTraffic is the line of a migration behind which each statement runs by itself: what
+// PostgreSQL does CONCURRENTLY cannot be in a transaction, and a release has one migration.
+const besideTraffic = "-- then, beside the traffic:\n"
+
 var (
 	sqlComment      = regexp.MustCompile(`--[^\n]*|(?s:/\*.*?\*/)`)
 	sqlConcurrently = regexp.MustCompile(`(?i)\bCONCURRENTLY\b`)
 )
 
-// isConcurrent says whether a migration cannot run in a transaction.
-func isConcurrent(body string) bool {
-	return sqlConcurrently.MatchString(sqlComment.ReplaceAllString(body, " "))
+// parts of a migration: what is one transaction, "" for nothing, and the statements that
+// cannot be in one. A migration without the line that divides them is one or the other.
+func parts(body string) (together string, alone []string) {
+	together, rest, divided := strings.Cut(body, besideTraffic)
+	if !divided {
+		if !sqlConcurrently.MatchString(sqlComment.ReplaceAllString(body, " ")) {
+			return body, nil
+		}
+		together, rest = "", body
+	}
+	for statement := range strings.SplitSeq(sqlComment.ReplaceAllString(rest, " "), ";") {
+		if statement = strings.TrimSpace(statement); statement != "" {
+			alone = append(alone, statement)
+		}
+	}
+	return together, alone
 }
 
 func (d *migrationDriver) apply(ctx context.Context, version uint, body string) error {
-	if isConcurrent(body) {
-		return d.applyConcurrently(ctx, version, body)
+	together, alone := parts(body)
+	if together != "" {
+		if err := d.applyTogether(ctx, version, together, alone != nil); err != nil {
+			return err
+		}
 	}
+	if alone != nil {
+		return d.applyConcurrently(ctx, version, alone)
+	}
+	return nil
+}
+
+// applyTogether runs a migration, or the part of it before what runs beside the traffic,
+// with its version.
+func (d *migrationDriver) applyTogether(ctx context.Context, version uint, body string, more bool) error {
 	for try := 1; ; try++ {
 		err := pgx.BeginFunc(ctx, d.conn, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, body); err != nil {
 				return err
 			}
-			return setVersion(ctx, tx, version, false)
+			return setVersion(ctx, tx, version, more)
 		})
 		if !IsContention(err) { // nil, too
 			return err
@@ -161,9 +191,9 @@ func (d *migrationDriver) apply(ctx context.Context, version uint, body string) 
 	}
 }
 
-// applyConcurrently runs a statement that waits for old transactions and keeps
-// nobody waiting. It is not broken off: half of it stays, and the version says so.
-func (d *migrationDriver) applyConcurrently(ctx context.Context, version uint, body string) error {
+// applyConcurrently runs statements that wait for old transactions and keep nobody
+// waiting. They are not broken off: half of one stays, and the version says so.
+func (d *migrationDriver) applyConcurrently(ctx context.Context, version uint, statements []string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -171,11 +201,20 @@ func (d *migrationDriver) applyConcurrently(ctx context.Context, version uint, b
 	if err := setVersion(ctx, d.conn, version, true); err != nil {
 		return err
 	}
-	d.tell(fmt.Sprintf("migration %d: runs beside the traffic, and ends when it has seen every transaction that is open", version))
-	for _, statement := range []string{`SET lock_timeout = 0`, body, `SET lock_timeout = ` + millis(migrationLockTimeout)} {
+	failed := func(err error) error {
+		return fmt.Errorf("it failed half-way; mend it by hand (docs/operate/database.md): %w", err)
+	}
+	if _, err := d.conn.Exec(ctx, `SET lock_timeout = 0`); err != nil {
+		return failed(err)
+	}
+	for i, statement := range statements {
+		d.tell(fmt.Sprintf("migration %d: %d of %d runs beside the traffic, and ends when it has seen every transaction that is open", version, i+1, len(statements)))
 		if _, err := d.conn.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("it failed half-way; mend it by hand (docs/operate/database.md): %w", err)
+			return failed(err)
 		}
+	}
+	if _, err := d.conn.Exec(ctx, `SET lock_timeout = `+millis(migrationLockTimeout)); err != nil {
+		return failed(err)
 	}
 	return setVersion(ctx, d.conn, version, false)
 }

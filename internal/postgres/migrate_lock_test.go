@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -275,9 +276,48 @@ func TestOnlyAStatementMakesAMigrationConcurrent(t *testing.T) {
 		"-- why\nREINDEX INDEX CONCURRENTLY i":                         true,
 		"/* one */ CREATE INDEX CONCURRENTLY i ON t (n) /* another */": true,
 	} {
-		if got := postgres.IsConcurrent(body); got != want {
-			t.Errorf("%q: %t", body, got)
+		if together, alone := postgres.MigrationParts(body); (len(alone) == 1) != want || (together == body) == want {
+			t.Errorf("%q: %q and %q", body, together, alone)
 		}
+	}
+}
+
+// A release has one migration, so one may make a column and, behind a line that says so,
+// the index on it, which runs by itself.
+func TestMigrationEndsWithWhatRunsBesideTheTraffic(t *testing.T) {
+	t.Parallel()
+	const (
+		first  = "CREATE TABLE t (n int); CREATE TABLE u (n int);\n"
+		second = "\n-- Serves; a test.\nCREATE INDEX CONCURRENTLY t_n ON t (n);\n\nCREATE INDEX CONCURRENTLY u_n ON u (n);\n"
+	)
+	body := first + "-- then, beside the traffic:\n" + second
+	together, alone := postgres.MigrationParts(body)
+	if together != first || !slices.Equal(alone, []string{"CREATE INDEX CONCURRENTLY t_n ON t (n)", "CREATE INDEX CONCURRENTLY u_n ON u (n)"}) {
+		t.Errorf("divided into %q and %q", together, alone)
+	}
+
+	url := empty(t)
+	if err := postgres.MigrateFrom(t.Context(), url, files(body), nil); err != nil {
+		t.Fatal(err)
+	}
+	wantVersion(t, url, postgres.SchemaStatus{Version: 1})
+	if got := pgtest.Exec(t, url, `SELECT 1 FROM pg_index WHERE indexrelid IN ('t_n'::regclass, 'u_n'::regclass) AND indisvalid`); got != 2 {
+		t.Errorf("%d of 2 indexes can be used", got)
+	}
+}
+
+// Where the part that runs alone fails, what came before it stands, and the version says
+// that it is not the whole.
+func TestMigrationThatFailsBesideTheTrafficSaysSo(t *testing.T) {
+	t.Parallel()
+	url := empty(t)
+	err := postgres.MigrateFrom(t.Context(), url, files("CREATE TABLE t (n int);\n-- then, beside the traffic:\nCREATE INDEX CONCURRENTLY t_m ON t (m);\n"), nil)
+	if err == nil || !strings.Contains(err.Error(), "half-way") {
+		t.Errorf("got %v", err)
+	}
+	wantVersion(t, url, postgres.SchemaStatus{Version: 1, Dirty: true})
+	if got := pgtest.Exec(t, url, `SELECT 1 FROM pg_class WHERE relname = 't'`); got != 1 {
+		t.Error("the table is not there")
 	}
 }
 

@@ -3,6 +3,8 @@ package transactions
 import (
 	"encoding/json"
 	"errors"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
@@ -51,6 +53,9 @@ type Request struct {
 	AdditionalData    json.RawMessage
 	Metadata          json.RawMessage
 	StoredCredentials json.RawMessage
+	// MerchantCustomerID is who pays, by the merchant's own id: what an operator searches by.
+	// It describes and is never checked: "" where it is none.
+	MerchantCustomerID string
 
 	// Session is the checkout that the payment belongs to; Token and Vaulted are what it
 	// is made with in place of a card: handed in once, or kept. uuid.Nil: none.
@@ -62,6 +67,14 @@ type Request struct {
 	ReturnURL string
 
 	Source source // what of all that was found, once somebody has looked
+}
+
+// merchantCustomerID is a merchant's own id of a customer, if it could be one.
+func merchantCustomerID(at jsontree.Value) string {
+	if id, ok := at.Text(); ok && utf8.RuneCountInString(id) <= fields.MaxText && !strings.ContainsRune(id, 0) {
+		return id
+	}
+	return ""
 }
 
 // tokenised reports whether a token stands for the card.
@@ -96,13 +109,14 @@ func parseRequest(body jsontree.Value, rules rules) (Request, error) {
 	}
 	v := &checker{}
 	r := Request{
-		AccountID:         rules.account.String(),
-		MerchantOrderID:   v.RequiredText(body.Get("merchant_order_id"), fields.MinText, fields.MaxText),
-		MerchantReference: v.Text(body.Get("merchant_reference"), fields.MinText, fields.MaxText),
-		Description:       v.RequiredText(body.Get("description"), fields.MinText, fields.MaxText),
-		CallbackURL:       v.URL(body.Get("callback_url")),
-		CustomerPayer:     v.Descriptive(body.Get("customer_payer")),
-		AdditionalData:    v.Descriptive(body.Get("additional_data")),
+		AccountID:          rules.account.String(),
+		MerchantOrderID:    v.RequiredText(body.Get("merchant_order_id"), fields.MinText, fields.MaxText),
+		MerchantReference:  v.Text(body.Get("merchant_reference"), fields.MinText, fields.MaxText),
+		Description:        v.RequiredText(body.Get("description"), fields.MinText, fields.MaxText),
+		CallbackURL:        v.URL(body.Get("callback_url")),
+		CustomerPayer:      v.Descriptive(body.Get("customer_payer")),
+		MerchantCustomerID: merchantCustomerID(body.Get("customer_payer").Get("merchant_customer_id")),
+		AdditionalData:     v.Descriptive(body.Get("additional_data")),
 	}
 	v.Account(body.Get("account_id"), rules.account)
 	r.Country = v.Country(body.Get("country"))

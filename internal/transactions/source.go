@@ -35,12 +35,13 @@ const (
 
 // source is what was found of a request's session and token, as it was then.
 type source struct {
-	Session  sourceSession
-	Token    sourceToken
-	Method   sourceToken
-	Customer uuid.UUID // whose card it is, or will be; uuid.Nil: nobody's
-	Note     string    // for whoever looks the payment up
-	NewCard  uuid.UUID // the kept card that the payment decides about; uuid.Nil: none
+	Session            sourceSession
+	Token              sourceToken
+	Method             sourceToken
+	Customer           uuid.UUID // whose card it is, or will be; uuid.Nil: nobody's
+	MerchantCustomerID string    // the merchant's own id of that customer
+	Note               string    // for whoever looks the payment up
+	NewCard            uuid.UUID // the kept card that the payment decides about; uuid.Nil: none
 	// NewCardToken is the provider's token of that card. (Like all fields here it has a
 	// capital, because of others fmt prints what is in them, whatever their types say.)
 	NewCardToken providers.Token

@@ -1,6 +1,7 @@
 package transactions
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -14,9 +15,9 @@ import (
 // makePayment inserts payment and transaction, for each row of gate.
 const makePayment = `, payment AS (
     INSERT INTO payments (account_id, id, mode, merchant_order_id, status, sub_status, currency, amount,
-                          authorize_pending, settle_pending, request, created_at, updated_at)
+                          authorize_pending, settle_pending, request, merchant_customer_id, created_at, updated_at)
     SELECT $1, $8::uuid, $2, $9::text, $10::text, $11::text, $12::text, $13::numeric,
-           $13, CASE WHEN $14::text = 'PURCHASE' THEN $13 ELSE 0 END, $15::text, at, at FROM gate
+           $13, CASE WHEN $14::text = 'PURCHASE' THEN $13 ELSE 0 END, $15::text, $25::text, at, at FROM gate
     RETURNING id
 ), transaction AS (
     INSERT INTO transactions (account_id, id, payment_id, mode, type, status, currency, amount, provider, nonce, policy, card,
@@ -33,9 +34,9 @@ const makePayment = `, payment AS (
 const sqlBegin = `/* transactions.begin */` + claimNonce + `, gate AS (SELECT at FROM claim)` + makePayment + `
 SELECT gate.at, transaction.may_send_until FROM gate, transaction`
 
-// sqlBeginCheckout does the same for a payment that takes a session ($25, as it was in
-// version $26), a one-time token ($27) or both, or that has to do with a kept card ($28),
-// which it makes if it decides about it ($29: whose, $30: its country, $31: its token).
+// sqlBeginCheckout does the same for a payment that takes a session ($26, as it was in
+// version $27), a one-time token ($28) or both, or that has to do with a kept card ($29),
+// which it makes if it decides about it ($30: whose, $31: its country, $32: its token).
 //
 // Of all who want a session, or a token, one gets it: the row's own lock decides, whatever
 // nonces they have. Who does not get all leaves the payment unmade, and then the claim has
@@ -43,26 +44,26 @@ SELECT gate.at, transaction.may_send_until FROM gate, transaction`
 const sqlBeginCheckout = `/* transactions.begin_checkout */` + claimNonce + `, session AS (
     UPDATE checkout_sessions s SET payment_id = $8::uuid, updated_at = at
     FROM claim
-    WHERE s.account_id = $1 AND s.id = $25::uuid AND s.mode = $2 AND s.version = $26::bigint AND s.payment_id IS NULL
+    WHERE s.account_id = $1 AND s.id = $26::uuid AND s.mode = $2 AND s.version = $27::bigint AND s.payment_id IS NULL
       AND s.expires_at > clock_timestamp()
     RETURNING s.id
 ), token AS (
     UPDATE one_time_tokens k SET payment_id = $8
     FROM claim
-    WHERE k.account_id = $1 AND k.id = $27::uuid AND k.mode = $2 AND k.payment_id IS NULL AND k.expires_at > clock_timestamp()
+    WHERE k.account_id = $1 AND k.id = $28::uuid AND k.mode = $2 AND k.payment_id IS NULL AND k.expires_at > clock_timestamp()
     RETURNING k.id
 ), owner AS ( -- who deletes a customer lets go of the cards that are there
-    SELECT c.id FROM customers c, claim WHERE c.account_id = $1 AND c.id = $29::uuid FOR KEY SHARE OF c
+    SELECT c.id FROM customers c, claim WHERE c.account_id = $1 AND c.id = $30::uuid FOR KEY SHARE OF c
 ), gate AS (
     SELECT at FROM claim
-    WHERE ($25 IS NULL OR EXISTS (SELECT 1 FROM session)) AND ($27 IS NULL OR EXISTS (SELECT 1 FROM token))
-      AND ($29 IS NULL OR EXISTS (SELECT 1 FROM owner))
+    WHERE ($26 IS NULL OR EXISTS (SELECT 1 FROM session)) AND ($28 IS NULL OR EXISTS (SELECT 1 FROM token))
+      AND ($30 IS NULL OR EXISTS (SELECT 1 FROM owner))
 )` + makePayment + `, kept_card AS (
     INSERT INTO payment_methods (account_id, id, mode, customer_id, status, country, provider, provider_token, card, created_at, updated_at)
-    SELECT $1, $28::uuid, $2, $29, 'ENROLL_IN_PROCESS', $30::text, $16, $31::text, $17, at, at FROM gate WHERE $29 IS NOT NULL
+    SELECT $1, $29::uuid, $2, $30, 'ENROLL_IN_PROCESS', $31::text, $16, $32::text, $17, at, at FROM gate WHERE $30 IS NOT NULL
 ), source AS (
     INSERT INTO payment_sources (account_id, payment_id, checkout_session_id, one_time_token_id, payment_method_id, note)
-    SELECT $1, payment.id, $25, $27, $28, $32::text FROM payment
+    SELECT $1, payment.id, $26, $28, $29, $33::text FROM payment
 )
 SELECT gate.at, transaction.may_send_until FROM gate, transaction`
 
@@ -107,7 +108,7 @@ SELECT s.id AS session_id, s.workflow AS session_workflow, s.merchant_order_id A
        k.card AS token_card, k.expires_at <= clock_timestamp() AS token_unusable, k.payment_id IS NOT NULL AS token_taken,
        m.id AS method_id, m.customer_id AS method_customer_id, m.provider AS method_provider,
        m.provider_token AS method_provider_token_value, m.card AS method_card, m.status <> 'ENROLLED' AS method_unusable,
-       c.id AS customer
+       c.id AS customer, c.merchant_customer_id
 FROM (SELECT $1::uuid AS account_id, $2::text AS mode) a
 LEFT JOIN checkout_sessions s ON s.account_id = a.account_id AND s.mode = a.mode AND s.id = $3::uuid
 LEFT JOIN payment_links l ON l.account_id = s.account_id AND l.id = s.link_id
@@ -118,13 +119,15 @@ LEFT JOIN customers c ON c.account_id = a.account_id AND c.mode = a.mode AND c.i
 // source reads what a request refers to.
 func (s store) source(ctx context.Context, account uuid.UUID, mode string, r Request) (source, error) {
 	var row struct {
-		Session  sourceSession `gorm:"embedded;embeddedPrefix:session_"`
-		Token    sourceToken   `gorm:"embedded;embeddedPrefix:token_"`
-		Method   sourceToken   `gorm:"embedded;embeddedPrefix:method_"`
-		Customer uuid.UUID
+		Session            sourceSession `gorm:"embedded;embeddedPrefix:session_"`
+		Token              sourceToken   `gorm:"embedded;embeddedPrefix:token_"`
+		Method             sourceToken   `gorm:"embedded;embeddedPrefix:method_"`
+		Customer           uuid.UUID
+		MerchantCustomerID string
 	}
 	_, err := one(s.db.Conn(ctx).Raw(sqlSource, account, mode, orNone(r.Session), orNone(r.Token), orNone(r.Vaulted), orNone(r.Customer)), &row)
-	return source{Session: row.Session, Token: row.Token, Method: row.Method, Customer: row.Customer}, wrap("read what the payment is made with", err)
+	found := source{Session: row.Session, Token: row.Token, Method: row.Method, Customer: row.Customer, MerchantCustomerID: row.MerchantCustomerID}
+	return found, wrap("read what the payment is made with", err)
 }
 
 const sqlSessionPayment = `/* transactions.session_payment */
@@ -163,7 +166,7 @@ func (s store) begin(ctx context.Context, n newPayment) (tx Transaction, c clock
 		n.PaymentID, n.Request.MerchantOrderID, Unconfirmed.Status, Unconfirmed.Sub, tx.Currency, tx.Amount,
 		string(tx.Type), kept, n.Provider, card,
 		n.Holder, n.Instance, n.Terms.lease.Microseconds(), n.Terms.sendWindow().Microseconds(), n.Terms.firstLook().Microseconds(),
-		n.Terms.travel().Microseconds(), n.Policy,
+		n.Terms.travel().Microseconds(), n.Policy, cmp.Or(n.Request.MerchantCustomerID, n.Request.Source.MerchantCustomerID),
 	}
 	checkout := n.Request.checkout()
 	if checkout {

@@ -17,7 +17,7 @@ import (
 
 // previousRelease is the commit that stands for the release before this one: its
 // schema is the one before ours. It moves on with each release.
-const previousRelease = "0df572712bd9d70301f9f9040feb311546ee7555"
+const previousRelease = "809763987b283521966d14b4ccb7933d6fb3c5b7"
 
 // buildPrevious builds the release before from the repository's history, and says so
 // where there is none: in a source archive nobody can try this.

@@ -480,7 +480,7 @@ func sessionNotClaimed() Mutant {
 		Defect: "Whether a checkout session is free is looked up before a payment begins, and not by the statement that begins it; " +
 			"of two tabs that look at the same time each is charged, under a nonce of its own.",
 		Edits: []Edit{
-			{sourceFile, "AND s.version = $26::bigint AND s.payment_id IS NULL\n", "AND s.version = $26::bigint\n"},
+			{sourceFile, "AND s.version = $27::bigint AND s.payment_id IS NULL\n", "AND s.version = $27::bigint\n"},
 		},
 	}
 }
@@ -519,7 +519,7 @@ func sessionVersionIgnored() Mutant {
 		Defect: "A payment takes its checkout session whatever has become of that since it was read; the merchant, who was told that the amount is changed, " +
 			"gets what it was before.",
 		Edits: []Edit{
-			{sourceFile, "AND s.version = $26::bigint AND s.payment_id IS NULL\n", "AND $26::bigint IS NOT NULL AND s.payment_id IS NULL\n"},
+			{sourceFile, "AND s.version = $27::bigint AND s.payment_id IS NULL\n", "AND $27::bigint IS NOT NULL AND s.payment_id IS NULL\n"},
 		},
 	}
 }
