@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/audit"
 	"github.com/oncepay/oncepay/internal/postgres"
 )
 
@@ -84,7 +85,10 @@ func (s *Service) Create(ctx context.Context, name, policy string, origins ...st
 		if err := s.store.insertMerchant(tx, m); err != nil {
 			return err
 		}
-		return s.store.insertKey(tx, m.AccountID, pair, nil)
+		if err := s.store.insertKey(tx, m.AccountID, pair, nil); err != nil {
+			return err
+		}
+		return note(ctx, tx, merchantCreated(m), keyCreated(m.AccountID, pair, nil))
 	})
 	if err != nil {
 		return Merchant{}, KeyPair{}, err
@@ -103,7 +107,10 @@ func (s *Service) CreateKey(ctx context.Context, account uuid.UUID, mode string,
 		if err := s.store.lockMerchant(tx, account); err != nil {
 			return err
 		}
-		return s.store.insertKey(tx, account, pair, networks)
+		if err := s.store.insertKey(tx, account, pair, networks); err != nil {
+			return err
+		}
+		return note(ctx, tx, keyCreated(account, pair, networks))
 	})
 	if err != nil {
 		return KeyPair{}, err
@@ -127,7 +134,10 @@ func (s *Service) Rotate(ctx context.Context, account, id uuid.UUID, overlap tim
 			return err
 		}
 		successor = newKeyPair(old.Mode)
-		return s.store.insertKey(tx, account, successor, old.Networks)
+		if err := s.store.insertKey(tx, account, successor, old.Networks); err != nil {
+			return err
+		}
+		return note(ctx, tx, keyRotated(old, successor), keyCreated(account, successor, old.Networks))
 	})
 	if err != nil {
 		return KeyPair{}, Key{}, err
@@ -138,32 +148,34 @@ func (s *Service) Rotate(ctx context.Context, account, id uuid.UUID, overlap tim
 // Revoke ends a key, if it has not ended, and returns it as it is now. Another
 // instance knows when its next refresh has worked.
 func (s *Service) Revoke(ctx context.Context, account, id uuid.UUID) (Key, error) {
-	return s.change(ctx, account, id, func(tx postgres.Tx) error { return s.store.revokeKey(tx, account, id) })
+	return s.change(ctx, account, id, "key.revoked", func(tx postgres.Tx, _ Key) error { return s.store.revokeKey(tx, account, id) })
 }
 
 // Restrict says which networks may use a key; nil are all.
 func (s *Service) Restrict(ctx context.Context, account, id uuid.UUID, networks []netip.Prefix) (Key, error) {
-	return s.change(ctx, account, id, func(tx postgres.Tx) error {
-		k, err := s.store.key(tx, account, id)
-		if err != nil {
-			return err
-		}
-		if k.Status == Revoked {
+	return s.change(ctx, account, id, "key.restricted", func(tx postgres.Tx, was Key) error {
+		if was.Status == Revoked {
 			return errRevoked()
 		}
 		return s.store.restrictKey(tx, account, id, networks)
 	})
 }
 
-// change changes a key and returns it as it is now.
-func (s *Service) change(ctx context.Context, account, id uuid.UUID, f func(tx postgres.Tx) error) (k Key, err error) {
+// change changes a key, which nobody else does meanwhile, and returns it as it is now. f is
+// given the key as it was.
+func (s *Service) change(ctx context.Context, account, id uuid.UUID, action string, f func(tx postgres.Tx, was Key) error) (k Key, err error) {
 	err = s.write(ctx, func(tx postgres.Tx) error {
-		if err := f(tx); err != nil {
+		was, err := s.store.lockKey(tx, account, id)
+		if err != nil {
 			return err
 		}
-		var err error
-		k, err = s.store.key(tx, account, id)
-		return err
+		if err = f(tx, was); err != nil {
+			return err
+		}
+		if k, err = s.store.key(tx, account, id); err != nil {
+			return err
+		}
+		return note(ctx, tx, keyChanged(action, was, k))
 	})
 	return k, err
 }
@@ -176,11 +188,24 @@ func (s *Service) Update(ctx context.Context, account uuid.UUID, u Update) (m Me
 		return Merchant{}, err
 	}
 	err = s.write(ctx, func(tx postgres.Tx) error {
-		var err error
-		m, err = s.store.updateMerchant(tx, account, u)
-		return err
+		was, err := s.lockedMerchant(tx, account)
+		if err != nil {
+			return err
+		}
+		if m, err = s.store.updateMerchant(tx, account, u); err != nil {
+			return err
+		}
+		return note(ctx, tx, merchantUpdated(was, m))
 	})
 	return m, err
+}
+
+// lockedMerchant is a merchant as it is until the database transaction changes it.
+func (s *Service) lockedMerchant(tx postgres.Tx, account uuid.UUID) (Merchant, error) {
+	if err := s.store.lockMerchant(tx, account); err != nil {
+		return Merchant{}, err
+	}
+	return s.store.merchant(tx, account)
 }
 
 // SetDisabled says whether a merchant's keys are refused, all of them in both modes,
@@ -188,11 +213,17 @@ func (s *Service) Update(ctx context.Context, account uuid.UUID, u Update) (m Me
 // is settled whatever became of its merchant.
 func (s *Service) SetDisabled(ctx context.Context, account uuid.UUID, disabled bool) (m Merchant, err error) {
 	err = s.write(ctx, func(tx postgres.Tx) error {
-		var err error
-		if err = s.store.disableMerchant(tx, account, disabled); err == nil {
-			m, err = s.store.merchant(tx, account)
+		was, err := s.lockedMerchant(tx, account)
+		if err != nil {
+			return err
 		}
-		return err
+		if err = s.store.disableMerchant(tx, account, disabled); err != nil {
+			return err
+		}
+		if m, err = s.store.merchant(tx, account); err != nil {
+			return err
+		}
+		return note(ctx, tx, merchantDisabled(was, m))
 	})
 	return m, err
 }
@@ -204,12 +235,17 @@ func (s *Service) Ensure(ctx context.Context, m Merchant, pairs ...KeyPair) erro
 		if err := s.store.insertMerchant(tx, m); err != nil {
 			return err
 		}
+		entries := []audit.Entry{merchantCreated(m)}
 		for _, p := range pairs {
+			if p.ID == uuid.Nil { // a pair that was kept somewhere without it
+				p.ID = uuid.Must(uuid.NewV7())
+			}
 			if err := s.store.insertKey(tx, m.AccountID, p, nil); err != nil {
 				return err
 			}
+			entries = append(entries, keyCreated(m.AccountID, p, nil))
 		}
-		return nil
+		return note(ctx, tx, entries...)
 	})
 	if postgres.IsUniqueViolation(err) {
 		_, _ = s.Refresh(ctx) // they may have been made by another instance; the loop tries again

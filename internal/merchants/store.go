@@ -141,6 +141,10 @@ const keyColumns = `id, account_id, mode, public_api_key, created_at, last_used_
 const sqlKey = `/* merchants.key */
 SELECT ` + keyColumns + ` FROM api_keys WHERE account_id = $1::uuid AND id = $2::uuid`
 
+// sqlLockKey reads a key for whoever changes it.
+const sqlLockKey = `/* merchants.lock_key */
+SELECT ` + keyColumns + ` FROM api_keys WHERE account_id = $1::uuid AND id = $2::uuid FOR NO KEY UPDATE`
+
 const sqlKeys = `/* merchants.keys */
 SELECT ` + keyColumns + ` FROM api_keys WHERE account_id = $1::uuid AND ($2::uuid IS NULL OR id < $2)
 ORDER BY id DESC LIMIT $3::integer`
@@ -262,11 +266,7 @@ func (s store) disableMerchant(tx postgres.Tx, account uuid.UUID, disabled bool)
 // insertKey makes a key; networks nil are all.
 func (s store) insertKey(tx postgres.Tx, account uuid.UUID, p KeyPair, networks []netip.Prefix) error {
 	hash := hashSecret(p.PrivateSecretKey)
-	id := p.ID
-	if id == uuid.Nil { // a pair that was kept somewhere without it
-		id = uuid.Must(uuid.NewV7())
-	}
-	insert := tx.Exec(sqlInsertKey, account, id, p.Mode, p.PublicAPIKey, hash[:], textOf(networks), maxKeys)
+	insert := tx.Exec(sqlInsertKey, account, p.ID, p.Mode, p.PublicAPIKey, hash[:], textOf(networks), maxKeys)
 	return one("insert the key", insert, func() error {
 		return apierr.New(apierr.InvalidState, fmt.Sprintf("the merchant has %d keys in %s mode that are not revoked, which is the most: revoke one first", maxKeys, p.Mode))
 	})
@@ -367,8 +367,16 @@ func (r keyRow) key() Key {
 }
 
 func (s store) key(tx postgres.Tx, account, id uuid.UUID) (Key, error) {
+	return readKey(tx.Raw(sqlKey, account, id))
+}
+
+func (s store) lockKey(tx postgres.Tx, account, id uuid.UUID) (Key, error) {
+	return readKey(tx.Raw(sqlLockKey, account, id))
+}
+
+func readKey(q postgres.Tx) (Key, error) {
 	var r keyRow
-	if err := one("read the key", tx.Raw(sqlKey, account, id).Scan(&r), errNoKey); err != nil {
+	if err := one("read the key", q.Scan(&r), errNoKey); err != nil {
 		return Key{}, err
 	}
 	return r.key(), nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/oncepay/oncepay/internal/audit"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/jsontree"
 	"github.com/oncepay/oncepay/internal/merchants"
@@ -917,6 +919,8 @@ func TestH10ResolveEndsAParkedTransaction(t *testing.T) {
 			if n := w.count(`SELECT count(*) FROM resolutions`); n != 2 {
 				t.Errorf("%d resolutions are kept, want 2", n)
 			}
+			w.wantResolved("booked", map[string]string{"outcome": "succeeded", "status": "SUCCEEDED", "provider_reference": "seen-by-a-person"})
+			w.wantResolved("lost", map[string]string{"outcome": "failed", "status": "ERROR", "provider_reference": "seen-by-a-person"})
 			w.want(w.resolve("booked", "failed"), http.StatusConflict, "INVALID_STATE")
 
 			replay := w.create("booked", w.body("order-1", nil))
@@ -928,6 +932,43 @@ func TestH10ResolveEndsAParkedTransaction(t *testing.T) {
 			w.wantCharges("order-1", 1)
 			w.wantCharges("order-2", 1)
 		})
+	}
+}
+
+// The gate says who asks, and a decision is written down as theirs.
+func TestDecisionIsInTheAuditLogAsThatOfWhoMadeIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.steady()
+	w.psp.be(silent)
+	w.lostAnswer("nonce-1", "order-1")
+	w.park("nonce-1")
+	ada := audit.Actor{Kind: audit.KindOperator, ID: "1", Name: "ada", Address: "192.0.2.7", RequestID: "request-1"}
+	tx := w.transaction("nonce-1")
+	if _, err := w.service.Resolve(audit.By(t.Context(), ada), tx.ID, Decision{Succeeded: true, Reason: "seen", RequestID: "request-1"}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := audit.Log{DB: w.db}.Page(t.Context(), audit.Filter{Actor: "ada"}, 0, 0)
+	if err != nil || len(p.Records) != 1 || p.Records[0].Actor != ada || p.Records[0].Target != "transaction/"+tx.ID.String() {
+		t.Errorf("ada's entries are %+v (%v)", p.Records, err)
+	}
+	if r, err := (audit.Log{DB: w.db}).Verify(t.Context(), audit.VerifyOptions{}); err != nil || r.Broken != nil {
+		t.Errorf("the audit log is broken at %+v (%v)", r.Broken, err)
+	}
+}
+
+// wantResolved fails the test unless the audit log has the decision about a nonce, once.
+func (w *world) wantResolved(nonce string, details map[string]string) {
+	w.t.Helper()
+	tx := w.transaction(nonce)
+	p, err := audit.Log{DB: w.db}.Page(w.t.Context(), audit.Filter{Target: "transaction/" + tx.ID.String()}, 0, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	details["reason"], details["nonce"], details["payment_id"], details["status_before"] = "called the provider", nonce, tx.PaymentID.String(), "CREATED"
+	if len(p.Records) != 1 || p.Records[0].Action != "transaction.resolved" || p.Records[0].AccountID != tx.AccountID ||
+		p.Records[0].Actor.Kind != audit.KindAdminToken || !maps.Equal(p.Records[0].Details, details) {
+		w.t.Errorf("the audit log says %+v, want one decision with %q", p.Records, details)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/audit"
 	"github.com/oncepay/oncepay/internal/faultpoint"
 	"github.com/oncepay/oncepay/internal/providers"
 )
@@ -21,7 +22,7 @@ type Decision struct {
 }
 
 // Resolve ends a parked or unresolved transaction by a person's decision, fenced
-// like any finish. `failed` is judged only after the proof moment, and only if the
+// like any finish, and writes it in the audit log as done by the context's actor. `failed` is judged only after the proof moment, and only if the
 // provider, where it can be asked, does not know better.
 func (s *Service) Resolve(ctx context.Context, id uuid.UUID, d Decision) (Transaction, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
@@ -105,6 +106,18 @@ func (s *Service) fail(ctx context.Context, r *run, result providers.Result, d D
 	}
 	_, err := s.finish(ctx, r, result, e, nil)
 	return err
+}
+
+// resolved is what the audit log says of a decision that was carried out.
+func resolved(tx Transaction, e ending) audit.Entry {
+	details := map[string]string{
+		"outcome": e.resolution.outcome, "reason": e.resolution.reason, "payment_id": tx.PaymentID.String(), "nonce": tx.Nonce,
+		"status_before": string(tx.Status), "status": string(e.status),
+	}
+	if e.providerReference != "" {
+		details["provider_reference"] = e.providerReference
+	}
+	return audit.Entry{Action: "transaction.resolved", AccountID: tx.AccountID, Target: "transaction/" + tx.ID.String(), Details: details}
 }
 
 // giveBack ends a person's hold without changing anything, parked included.

@@ -302,7 +302,7 @@ func (s *Service) finish(ctx context.Context, r *run, result providers.Result, e
 		}
 		return r.told(stored, toldErr)
 	}
-	if e.resolution.outcome != "" { // a person's word is no provider's
+	if e.resolution.made() { // a person's word is no provider's
 		result.Outcome = providers.Outcome("decided_" + e.resolution.outcome)
 	}
 	s.observe(ctx, r, result)

@@ -11,6 +11,7 @@ import (
 	"gorm.io/gorm"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/audit"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
@@ -409,25 +410,36 @@ func (e ending) of(tx Transaction) Transaction {
 // resolution is a person's decision, or zero.
 type resolution struct{ outcome, reason, requestID string }
 
+// made says whether a person decided anything.
+func (r resolution) made() bool { return r.outcome != "" }
+
 // finish reports whether it matched, and the answer that it made for the nonce. It is
 // safe to repeat: once it has committed, it matches no more.
 //
 // Nobody else changes a payment before its first transaction has succeeded, so seen,
 // as it was when that began or was taken over, is what it is. All others act on a
 // payment that others may act on, too: they read it anew, and lock it.
+//
+// What a person decided is in the audit log once, because it is written with what matched.
 func (s store) finish(ctx context.Context, tx Transaction, seen Payment, e ending) (matched bool, told *answer, err error) {
 	defer func() { err = wrap("finish", err) }()
-	if !tx.TargetID.Valid {
+	if !tx.TargetID.Valid && !e.resolution.made() {
 		err = s.db.Confirmed(ctx, func(db postgres.Tx) error {
 			matched, told, err = s.end(db, tx, seen, alongside{}, e)
 			return err
 		})
 		return matched, told, err
 	}
-	err = s.db.ConfirmedTx(ctx, func(db postgres.Tx) error {
-		p, u, err := s.lockPayment(db, tx)
+	err = s.db.ConfirmedTx(ctx, func(db postgres.Tx) (err error) {
+		p, u := seen, alongside{}
+		if tx.TargetID.Valid {
+			p, u, err = s.lockPayment(db, tx)
+		}
 		if err == nil {
 			matched, told, err = s.end(db, tx, p, u, e)
+		}
+		if err == nil && matched && e.resolution.made() {
+			err = audit.Append(ctx, db, resolved(tx, e))
 		}
 		return err
 	})
