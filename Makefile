@@ -42,6 +42,12 @@ test: postgres build ## Run all tests
 	@./scripts/install-chromium.sh --tell
 	go test $(TESTFLAGS) ./...
 
+# The console's plans against a tenth of that are part of every test; this fills a database
+# for a minute and a half first.
+.PHONY: test-million
+test-million: postgres ## Hold the console's plans against a million payments
+	ONCEPAY_PLAN_ROWS=1000000 go test -count=1 -timeout 20m -v -run TestNoStatementOfTheConsoleScansALargeTable ./internal/transactions
+
 # The same, but what is tested reaches its databases through PgBouncer in transaction
 # mode, as a role that can do no more than it must (internal/pgtest).
 .PHONY: test-pgbouncer

@@ -127,6 +127,9 @@ func poolConfig(url string, o Options) (*pgxpool.Config, error) {
 	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
 	cfg.ConnConfig.ConnectTimeout = connectTimeout
 	cfg.ConnConfig.RuntimeParams["application_name"] = "oncepay"
+	if !o.PgBouncer { // which would refuse it; without it, only the console's searches are slower
+		cfg.ConnConfig.RuntimeParams["jit"] = "off" // to compile a statement takes longer than any of ours runs
+	}
 	if o.PgBouncer {
 		// Prepared statements belong to a session, which may be another's by the time of
 		// the next statement. The description of one may be kept: each use sends the whole
