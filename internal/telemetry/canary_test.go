@@ -96,7 +96,9 @@ func newStage(t *testing.T, seen *Telemetry) *stage {
 	edge.Observe = seen.Requests(Admin)
 	operator := httpapi.New(edge)
 	transactions.NewHandler(s.service, auth).Mount(public)
-	admin.Mount(operator, s.token, s.metrics, merchants.NewOperatorHandler(auth), transactions.NewOperatorHandler(s.service))
+	admin.Mount(operator, admin.Options{
+		Token: s.token, Metrics: s.metrics, API: []admin.Mounter{merchants.NewOperatorHandler(auth), transactions.NewOperatorHandler(s.service)},
+	})
 	s.public, s.operator = httptest.NewServer(apitest.Handler(t, public)), httptest.NewServer(apitest.Handler(t, operator))
 	t.Cleanup(s.public.Close)
 	t.Cleanup(s.operator.Close)

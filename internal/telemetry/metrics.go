@@ -41,6 +41,7 @@ type metrics struct {
 	verdicts  *prometheus.CounterVec
 	exchanges *prometheus.HistogramVec
 	findings  *prometheus.CounterVec
+	tally     tally // the same once more, for the figures by minute
 }
 
 func newMetrics(version string) *metrics {
@@ -84,6 +85,9 @@ func (m *metrics) request(l Listener, s httpapi.Seen) {
 	m.seconds.WithLabelValues(string(l), route).Observe(s.Duration.Seconds())
 	if s.Line.Verdict != "" {
 		m.verdicts.WithLabelValues(s.Line.Verdict).Inc()
+	}
+	if l == Public {
+		m.tally.request(s)
 	}
 }
 
