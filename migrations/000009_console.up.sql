@@ -139,7 +139,7 @@ CREATE TABLE request_minutes (
     instance_id uuid        NOT NULL,
     requests    bigint      NOT NULL,
     failures    bigint      NOT NULL, -- answered with 5xx
-    began       bigint      NOT NULL, -- nonces that were new
+    began       bigint      NOT NULL, -- nonces that were new, or taken over
     replayed    bigint      NOT NULL,
     conflicts   bigint      NOT NULL, -- in process, or another body
     -- How many took at most so long, by the bounds of payments_request_seconds; the last

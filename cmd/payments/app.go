@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,11 +16,14 @@ import (
 
 	"github.com/oncepay/oncepay/internal/admin"
 	"github.com/oncepay/oncepay/internal/apidocs"
+	"github.com/oncepay/oncepay/internal/audit"
 	"github.com/oncepay/oncepay/internal/checkout"
+	"github.com/oncepay/oncepay/internal/console"
 	"github.com/oncepay/oncepay/internal/demo"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/merchants"
+	"github.com/oncepay/oncepay/internal/operators"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
 	"github.com/oncepay/oncepay/internal/telemetry"
@@ -46,6 +51,8 @@ const (
 	// reconciliationEvery is how soon it is noticed that a reference is due for a look. Its
 	// looks are minutes apart.
 	reconciliationEvery = 10 * time.Second
+	// witnessEvery is how long the end of the audit log is in no other log.
+	witnessEvery = time.Minute
 	// requestTimeout is for requests of merchants that move no money: what the slowest
 	// statement may take, and a long wait for a connection. Those that do have the lease.
 	requestTimeout = 30 * time.Second
@@ -78,17 +85,19 @@ type appConfig struct {
 
 // app is one running instance.
 type app struct {
-	cfg      appConfig
-	db       *postgres.DB
-	service  *transactions.Service
-	policies idem.Policies
-	auth     *merchants.Service
-	arrivals *idem.Arrivals
-	books    *transactions.Reconciler
-	checkout *checkout.Service
-	loops    *worker.Group
-	probes   *httpapi.Probes
-	seen     *telemetry.Telemetry
+	cfg       appConfig
+	db        *postgres.DB
+	service   *transactions.Service
+	policies  idem.Policies
+	auth      *merchants.Service
+	arrivals  *idem.Arrivals
+	books     *transactions.Reconciler
+	checkout  *checkout.Service
+	operators *operators.Service
+	loops     *worker.Group
+	probes    *httpapi.Probes
+	seen      *telemetry.Telemetry
+	minutes   *telemetry.Minutes
 
 	public, operator           *http.Server
 	publicAddr, operatorAddr   string
@@ -180,6 +189,8 @@ func (a *app) assemble(ctx context.Context) error {
 	a.checkout = checkout.NewService(checkout.Options{
 		DB: a.db, Payments: a.service, Auth: a.auth, Policies: a.policies, Prints: prints, Arrivals: a.arrivals,
 	})
+	a.operators = operators.NewService(a.db, operators.Options{Secret: a.cfg.secret})
+	a.minutes = a.seen.Minutes(a.db)
 	if _, err := a.auth.Refresh(ctx); err != nil {
 		return err
 	}
@@ -208,9 +219,17 @@ func (a *app) mount() (public, operator *echo.Echo) {
 	merchantsAPI.Mount(public)
 	a.mountCheckout(public, merchantsAPI)
 	transactions.NewCallbackHandler(a.service).Mount(public)
-	admin.Mount(operator, a.cfg.adminToken, a.seen.Handler(a.db, a.service),
-		merchants.NewOperatorHandler(a.auth), transactions.NewOperatorHandler(a.service),
-		transactions.NewReconciliationHandler(a.books))
+	admin.Mount(operator, admin.Options{
+		Token: a.cfg.adminToken, Operators: a.operators, Metrics: a.seen.Handler(a.db, a.service),
+		API: []admin.Mounter{
+			merchants.NewOperatorHandler(a.auth), transactions.NewOperatorHandler(a.service),
+			transactions.NewReconciliationHandler(a.books), operators.NewOperatorHandler(a.operators),
+		},
+		Console: console.NewHandler(console.Options{
+			Payments: a.service, Merchants: a.auth, Operators: a.operators, Audit: audit.Log{DB: a.db}, Minutes: a.minutes,
+			BaseURL: a.baseURL, Version: version,
+		}),
+	})
 	mountProfiles(operator)
 	return public, operator
 }
@@ -255,11 +274,28 @@ func (a *app) listen(ctx context.Context) error {
 	return nil
 }
 
+// baseURL is where merchants reach the API, as far as we know.
+func (a *app) baseURL() string {
+	return cmp.Or(a.cfg.publicURL, a.cfg.tls.url(a.publicAddr))
+}
+
+// welcome tells how the first operator gets in, where there is none yet. Without it the
+// installation serves all the same, and the next start tells.
+func (a *app) welcome(ctx context.Context, out io.Writer) {
+	link, needed, err := a.operators.FirstInvitation(ctx)
+	if err != nil {
+		a.cfg.log.WarnContext(ctx, "no link for the first operator", "error", postgres.Describe(err))
+	}
+	if err == nil && needed {
+		fmt.Fprintf(out, "First operator, within %s: %s%s\n", operators.FirstInvitationLife, a.cfg.adminTLS.url(a.operatorAddr), link.Path())
+	}
+}
+
 // callBack tells the providers that call back where to.
 func (a *app) callBack() error {
 	base := a.cfg.publicURL
 	if base == "" && a.cfg.callBackHere {
-		base = a.cfg.tls.url(a.publicAddr)
+		base = a.baseURL()
 	}
 	if base == "" {
 		return nil
@@ -288,6 +324,9 @@ func (a *app) startLoops(ctx context.Context) {
 		worker.Loop{Name: "reconciliation", Every: reconciliationEvery, RunOnce: a.books.RunOnce, Describe: postgres.Describe},
 		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: a.policies.ShortestRetention()}.RunOnce, Describe: postgres.Describe},
 		worker.Loop{Name: "checkout-purge", Every: purgeEvery, RunOnce: a.checkout.Purge, Describe: postgres.Describe},
+		worker.Loop{Name: "operators-purge", Every: purgeEvery, RunOnce: a.operators.Purge, Describe: postgres.Describe},
+		worker.Loop{Name: "audit-witness", Every: witnessEvery, RunOnce: audit.NewWitness(audit.Log{DB: a.db}, a.cfg.log).RunOnce, Describe: postgres.Describe},
+		worker.Loop{Name: "minutes", Every: telemetry.MinutesEvery, RunOnce: a.minutes.RunOnce, Describe: postgres.Describe},
 	)
 }
 
@@ -352,7 +391,8 @@ func (a *app) stop(ctx context.Context) error {
 	defer cancel()
 	_, err := a.arrivals.Flush(last)
 	_, usesErr := a.auth.FlushUses(last)
-	err = errors.Join(err, usesErr, a.service.Goodbye(last))
+	_, minutesErr := a.minutes.RunOnce(last)
+	err = errors.Join(err, usesErr, minutesErr, a.service.Goodbye(last))
 	a.db.Close()
 	a.seen.Stop(last)
 	return errors.Join(errs[0], errs[1], err)

@@ -26,6 +26,7 @@ import (
 
 	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/internal/httpapi"
+	"github.com/oncepay/oncepay/internal/operators"
 	"github.com/oncepay/oncepay/internal/pgtest"
 )
 
@@ -81,9 +82,9 @@ type spies struct {
 	canaries map[string]string
 }
 
-func (s *spies) ask(operators bool, method, target, body string, headers ...string) answered {
+func (s *spies) ask(operator bool, method, target, body string, headers ...string) answered {
 	s.t.Helper()
-	a := s.running.ask(operators, method, target, body, headers...)
+	a := s.running.ask(operator, method, target, body, headers...)
 	if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || a.status >= 400 { // pages are the same for everybody
 		h := a.header.Clone()
 		h.Del("Content-Length") // digits, by chance the code's
@@ -177,7 +178,7 @@ var harmless = []string{
 
 // everywhere puts a canary into every place of a request to a route, sent by a
 // friend and by a stranger.
-func (s *spies) everywhere(operators bool, route string, c call, friend []string, canary string) {
+func (s *spies) everywhere(operator bool, route string, c call, friend []string, canary string) {
 	s.t.Helper()
 	method, _, _ := strings.Cut(route, " ")
 	stranger := []string{"public-api-key", canary, "private-secret-key", canary + "x", "Authorization", "Bearer " + canary + "x"}
@@ -192,20 +193,20 @@ func (s *spies) everywhere(operators bool, route string, c call, friend []string
 			if strings.Contains(target, "/debug/pprof/profile") || strings.Contains(target, "/v1/idempotency-keys/") || strings.Contains(target, "/admin/v1/nonces/") {
 				continue // the first would take its time; in the others it would be a nonce, and repeated
 			}
-			s.ask(operators, method, target, c.body, who...)
+			s.ask(operator, method, target, c.body, who...)
 		}
 		all := slices.Clone(who)
 		for _, name := range harmless {
 			all = append(all, name, "vendor="+canary)
 		}
-		s.ask(operators, method, "/nowhere/"+escaped, "", all...)
+		s.ask(operator, method, "/nowhere/"+escaped, "", all...)
 		headers := [][]string{all}
 		for _, name := range []string{"Content-Type", "Content-Encoding", "Accept-Encoding", "If-None-Match", "Range", "X-Idempotency-Key", "Idempotency-Key", "X-Forwarded-For"} {
 			headers = append(headers, append(slices.Clone(who), name, canary))
 		}
 		for _, h := range headers {
 			if !strings.Contains(path, "/profile") {
-				s.ask(operators, method, c.target, c.body, h...)
+				s.ask(operator, method, c.target, c.body, h...)
 			}
 		}
 		if bodiless := strings.HasSuffix(route, "/unenroll") || strings.HasSuffix(route, "/:code/cancel"); method == http.MethodPost && !bodiless { // those succeed with any
@@ -214,7 +215,7 @@ func (s *spies) everywhere(operators bool, route string, c call, friend []string
 				`{"amount":"` + canary + `","country":"` + canary + `","account_id":"` + canary + `","mode":"` + canary + `","outcome":"` + canary + `","workflow":"` + canary + `"}`,
 				strings.Repeat(canary+" ", httpapi.MaxBody/len(canary)),
 			} {
-				s.ask(operators, method, c.target, body, append(slices.Clone(who), "X-Idempotency-Key", "mistake")...)
+				s.ask(operator, method, c.target, body, append(slices.Clone(who), "X-Idempotency-Key", "mistake")...)
 			}
 		}
 	}
@@ -245,6 +246,38 @@ func (s *spies) search(place string, data []byte) (found []string) {
 	return found
 }
 
+// console puts a canary into every place of a request to each page, sent by an admin who has
+// signed in, and by a stranger. What the pages answer is not looked at: a form shows what was
+// typed into it.
+func (s *spies) console(canary string) {
+	s.t.Helper()
+	defer s.told.Truncate(s.told.Len())
+	var admin []string
+	for _, who := range s.askers() {
+		if who.role == operators.Admin && who.cookie != "" {
+			admin = []string{"Cookie", "oncepay_session=" + who.cookie}
+		}
+	}
+	for _, name := range s.routes(s.operator) {
+		method, path, _ := strings.Cut(name, " ")
+		if !isPage(true, path) || path == "/sign-out" { // which would end what the others are asked with
+			continue
+		}
+		if path == "/nonces/*" || path == "/search" { // where it would be a nonce, and repeated
+			continue
+		}
+		target := parameter.ReplaceAllStringFunc(path, func(string) string { return uuid.NewString() })
+		s.everywhere(true, name, call{target, ""}, admin, canary)
+		form := url.Values{}
+		for _, field := range []string{"name", "password", "again", "role", "reason", "amount", "nonce", "outcome", "provider_reference", "origins", "networks", "mode", "days", "next", "unheard_of"} {
+			form.Set(field, canary)
+		}
+		if method == http.MethodPost {
+			s.ask(true, method, target, form.Encode(), append(slices.Clone(admin), "Content-Type", "application/x-www-form-urlencoded")...)
+		}
+	}
+}
+
 // database is every row of every table, as a dump has it.
 func (s *spies) database() map[string][]byte {
 	s.t.Helper()
@@ -254,7 +287,7 @@ func (s *spies) database() map[string][]byte {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(s.t.Context())) }()
 	dumps := map[string][]byte{}
-	for _, table := range append(slices.Sorted(maps.Keys(s.rows())), "arrivals", "instances", "reconciliation_progress") {
+	for _, table := range append(slices.Sorted(maps.Keys(s.rows())), "arrivals", "instances", "reconciliation_progress", "request_minutes") {
 		var dump bytes.Buffer
 		if _, err := conn.PgConn().CopyTo(s.t.Context(), &dump, `COPY `+table+` TO STDOUT`); err != nil {
 			s.t.Fatal(err)
@@ -287,9 +320,11 @@ func TestH55NothingSecretIsInLogAnswersMetricsTracesOrDatabase(t *testing.T) {
 	for _, name := range s.routes(s.public) {
 		s.everywhere(false, name, everyRoute()[name].ask(other), other.keys(), canary)
 	}
-	for _, name := range s.routes(s.operator) {
+	s.console(canary)
+	for _, name := range s.forPrograms() {
 		c := table[name].call
-		if name == "POST /admin/v1/merchants" || name == "POST /admin/v1/merchants/:account_id/keys" {
+		switch name {
+		case "POST /admin/v1/merchants", "POST /admin/v1/merchants/:account_id/keys", "POST /admin/v1/operators", "POST /admin/v1/tokens":
 			c.body = "{}" // a good one is told its secret, which is right
 		}
 		s.everywhere(true, name, c, token, canary)

@@ -124,6 +124,7 @@ type devInfo struct {
 	PublicAPIKey     string `json:"public_api_key"`
 	PrivateSecretKey string `json:"private_secret_key"`
 	AdminToken       string `json:"admin_token"`
+	DatabaseURL      string `json:"database_url"`
 }
 
 func readDevInfo(dir string) (devInfo, error) {

@@ -104,18 +104,19 @@ func (c devCmd) Run(ctx context.Context, s streams) (err error) {
 	if err := a.auth.Ensure(ctx, m, sec.Test, sec.Live); err != nil {
 		return err
 	}
-	if err := c.announce(s, a, sec); err != nil {
+	if err := c.announce(s, a, sec, url); err != nil {
 		return err
 	}
+	a.welcome(ctx, s.out)
 	return a.wait(ctx, died)
 }
 
 // announce writes down where everything is, and says so.
-func (c devCmd) announce(s streams, a *app, sec secrets) error {
+func (c devCmd) announce(s streams, a *app, sec secrets, databaseURL string) error {
 	info := devInfo{
 		PID: os.Getpid(), BaseURL: "http://" + a.publicAddr, AdminURL: "http://" + a.operatorAddr, SandboxURL: c.ProviderURL,
 		AccountID: sec.AccountID.String(), PublicAPIKey: sec.Test.PublicAPIKey, PrivateSecretKey: sec.Test.PrivateSecretKey,
-		AdminToken: sec.AdminToken,
+		AdminToken: sec.AdminToken, DatabaseURL: databaseURL,
 	}
 	if err := writePrivately(filepath.Join(c.DataDir, devFile), info); err != nil {
 		return fmt.Errorf("write %s: %w", devFile, err)
@@ -170,7 +171,7 @@ Oncepay is ready. One nonce moves money at most once.
 
   API       %s/v1
   Shop      %s/demo
-  Operator  %s/admin/v1   (Authorization: Bearer %s)
+  Operator  %s   (its API: /admin/v1, with Authorization: Bearer %s)
   Sandbox   %s/sandbox/v1/ledger
   Account   %s
   Keys      public-api-key: %s

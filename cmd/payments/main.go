@@ -60,6 +60,9 @@ type cli struct {
 	Reconcile  reconcileCmd  `cmd:"" help:"Compare our books with the providers', and name every difference; fails if there is one."`
 	Merchants  merchantsCmd  `cmd:"" help:"Make, list, show, change and disable merchants."`
 	Keys       keysCmd       `cmd:"" help:"Make, list, rotate and revoke a merchant's API keys."`
+	Operators  operatorsCmd  `cmd:"" help:"Invite, list, change and disable those who may sign in to the console."`
+	Tokens     tokensCmd     `cmd:"" help:"Make, list and revoke tokens for programs that call the operator's API."`
+	Audit      auditCmd      `cmd:"" help:"List what operators did, and prove that nobody has altered it."`
 	Doctor     doctorCmd     `cmd:"" help:"Find what is wrong with machine, configuration, database, provider and keys."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/oncepay/oncepay/internal/admin"
 	"github.com/oncepay/oncepay/internal/apitest"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/merchants"
@@ -105,7 +106,10 @@ func start(t *testing.T) *running {
 // startOn starts another instance on a database.
 func startOn(t *testing.T, url string) *running {
 	t.Helper()
-	r := &running{t: t, url: url, client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{}}}
+	r := &running{t: t, url: url, client: &http.Client{
+		Timeout: 20 * time.Second, Transport: &http.Transport{},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // an answer like any
+	}}
 	a, err := startApp(t.Context(), appConfig{
 		databaseURL: r.url, pgbouncer: pgtest.Pooled(r.url), secret: []byte("installation-secret-" + rand.Text() + rand.Text()), adminToken: "admin-token-" + rand.Text() + rand.Text(),
 		listen: "127.0.0.1:0", adminListen: "127.0.0.1:0", rawLiveCards: true,
@@ -178,14 +182,17 @@ func (r *running) ask(operators bool, method, target, body string, headers ...st
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if !strings.HasPrefix(target, "/debug/pprof") && !isPage(target) { // Go's own
+	if !strings.HasPrefix(target, "/debug/pprof") && !isPage(operators, target) { // Go's own
 		apitest.Check(r.t, req, []byte(body), res, data)
 	}
 	return answered{res.StatusCode, res.Header, data}
 }
 
 // isPage says whether a path is of what browsers load. That is no API, and in no document.
-func isPage(path string) bool {
+func isPage(operators bool, path string) bool {
+	if operators {
+		return !admin.ForPrograms(path)
+	}
 	return strings.HasPrefix(path, "/pay/") || strings.HasPrefix(path, "/sdk/")
 }
 
@@ -211,7 +218,7 @@ func (r *running) routes(s *http.Server) []string {
 func (r *running) rows() map[string]int {
 	r.t.Helper()
 	var tables []string
-	if err := r.db.Conn(r.t.Context()).Raw(`SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('arrivals', 'instances', 'reconciliation_progress')`).Scan(&tables).Error; err != nil {
+	if err := r.db.Conn(r.t.Context()).Raw(`SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('arrivals', 'instances', 'reconciliation_progress', 'request_minutes')`).Scan(&tables).Error; err != nil {
 		r.t.Fatal(err)
 	}
 	n := map[string]int{}
@@ -558,15 +565,24 @@ func operatorsRoutes(o, other owned) map[string]operatorsRoute {
 		"GET /admin/v1/nonces/*":                                   {false, call{"/admin/v1/nonces/" + o.nonce, ""}, 200},
 		"POST /admin/v1/transactions/:transaction_id/resolve": {false,
 			call{"/admin/v1/transactions/" + o.transaction + "/resolve", `{"outcome":"failed","reason":"seen"}`}, 409},
-		"GET /debug/pprof/":        {false, call{"/debug/pprof/", ""}, 200},
-		"GET /debug/pprof/profile": {false, call{"/debug/pprof/profile?seconds=1", ""}, 200},
-		"GET /debug/pprof/trace":   {false, call{"/debug/pprof/trace?seconds=0.01", ""}, 200},
-		"GET /openapi.yaml":        {true, call{"/openapi.yaml", ""}, 200},
-		"GET /docs":                {true, call{"/docs", ""}, 200},
-		"GET /docs/assets/:file":   {true, call{"/docs/assets/unheard-of", ""}, 404},
-		"GET /docs/errors":         {true, call{"/docs/errors", ""}, 200},
-		"GET /docs/idempotency":    {true, call{"/docs/idempotency", ""}, 200},
-		"GET /docs/errors/:code":   {true, call{"/docs/errors/INVALID_AMOUNT", ""}, 200},
+		"GET /admin/v1/operators":                            {false, call{"/admin/v1/operators", ""}, 200},
+		"POST /admin/v1/operators":                           {false, call{"/admin/v1/operators", `{"name":"somebody","role":"viewer"}`}, 201},
+		"PATCH /admin/v1/operators/:name":                    {false, call{"/admin/v1/operators/nobody", `{"role":"viewer"}`}, 404},
+		"POST /admin/v1/operators/:name/reset-password":      {false, call{"/admin/v1/operators/nobody/reset-password", ""}, 404},
+		"POST /admin/v1/operators/:name/sign-out":            {false, call{"/admin/v1/operators/nobody/sign-out", ""}, 404},
+		"POST /admin/v1/operators/:name/withdraw-invitation": {false, call{"/admin/v1/operators/nobody/withdraw-invitation", ""}, 404},
+		"GET /admin/v1/tokens":                               {false, call{"/admin/v1/tokens", ""}, 200},
+		"POST /admin/v1/tokens":                              {false, call{"/admin/v1/tokens", `{"name":"a program","scope":"viewer"}`}, 201},
+		"POST /admin/v1/tokens/:token_id/revoke":             {false, call{"/admin/v1/tokens/" + uuid.NewString() + "/revoke", ""}, 404},
+		"GET /debug/pprof/":                                  {false, call{"/debug/pprof/", ""}, 200},
+		"GET /debug/pprof/profile":                           {false, call{"/debug/pprof/profile?seconds=1", ""}, 200},
+		"GET /debug/pprof/trace":                             {false, call{"/debug/pprof/trace?seconds=0.01", ""}, 200},
+		"GET /openapi.yaml":                                  {true, call{"/openapi.yaml", ""}, 200},
+		"GET /docs":                                          {true, call{"/docs", ""}, 200},
+		"GET /docs/assets/:file":                             {true, call{"/docs/assets/unheard-of", ""}, 404},
+		"GET /docs/errors":                                   {true, call{"/docs/errors", ""}, 200},
+		"GET /docs/idempotency":                              {true, call{"/docs/idempotency", ""}, 200},
+		"GET /docs/errors/:code":                             {true, call{"/docs/errors/INVALID_AMOUNT", ""}, 200},
 	}
 	for _, name := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {
 		routes["GET /debug/pprof/"+name] = operatorsRoute{false, call{"/debug/pprof/" + name, ""}, 200}
@@ -574,12 +590,21 @@ func operatorsRoutes(o, other owned) map[string]operatorsRoute {
 	return routes
 }
 
+// forPrograms are the routes of the operator's listener but the console's, which
+// access_test.go is about.
+func (r *running) forPrograms() []string {
+	return slices.DeleteFunc(r.routes(r.operator), func(name string) bool {
+		_, path, _ := strings.Cut(name, " ")
+		return isPage(true, path)
+	})
+}
+
 func TestEveryRouteOfTheOperatorsNeedsTheToken(t *testing.T) {
 	t.Parallel()
 	r := start(t)
 	test, live, other, nobody := r.people()
 	table := operatorsRoutes(test, other)
-	missing(t, r.routes(r.operator), table)
+	missing(t, r.forPrograms(), table)
 	token := r.cfg.adminToken
 	strangers := map[string][]string{
 		"no token":                 nil,
@@ -598,7 +623,7 @@ func TestEveryRouteOfTheOperatorsNeedsTheToken(t *testing.T) {
 		"the installation's":       {"Authorization", "Bearer " + string(r.cfg.secret)},
 	}
 	public := r.routes(r.public)
-	for _, name := range r.routes(r.operator) {
+	for _, name := range r.forPrograms() {
 		c, known := table[name]
 		if !known {
 			continue

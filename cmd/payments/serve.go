@@ -67,6 +67,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	fmt.Fprintf(s.out, "API       %s\nOperator  %s\n", public.url(a.publicAddr), operator.url(a.operatorAddr))
+	a.welcome(ctx, s.out)
 	err = a.wait(ctx, nil)
 	return errors.Join(err, a.stop(ctx))
 }

@@ -1,65 +1,59 @@
-// Package admin is the operator's API: who may call it, and what it consists of.
-// It is served on a listener of its own, never on the merchants'.
+// Package admin is the operator's listener: what it consists of, and who may use what. It
+// is never the merchants' one.
+//
+// Programs bring a token with each request to /admin/v1; people sign in to the console. What
+// each may do is in one table, rules.go, and whoever has no rule there has no access.
 package admin
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"net/http"
-	"strings"
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/oncepay/oncepay/internal/apidocs"
 	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/internal/httpapi"
+	"github.com/oncepay/oncepay/internal/operators"
 )
 
 // MinTokenLength is in bytes. A token is drawn, not invented.
 const MinTokenLength = 32
 
-// open says which routes are in front of the token: who watches over processes has
-// none, and the API's description is no secret. It is given the route that was found,
-// not what the URL says.
-func open(route string) bool {
-	switch route {
-	case httpapi.MetricsPath, httpapi.LivezPath, httpapi.ReadyzPath:
-		return true
-	}
-	return apidocs.Serves(route)
-}
+// apiPrefix is where the operator's API is.
+const apiPrefix = "/admin/v1"
 
 // Mounter adds its routes to the operator's API.
 type Mounter interface{ Mount(g *echo.Group) }
 
-// Mount adds the operator's API to e, behind a bearer token, and the metrics, which
-// name no merchant, in front of it. Whatever else e serves is behind the token, too,
-// but for probes and documentation.
-func Mount(e *echo.Echo, token string, metrics http.Handler, parts ...Mounter) {
-	e.Use(requireToken(token)) // not on the group, which would call unknown methods unknown paths
-	e.GET(httpapi.MetricsPath, echo.WrapHandler(metrics))
-	g := e.Group("/admin/v1")
-	for _, p := range parts {
-		p.Mount(g)
-	}
+// Console is what people see.
+type Console interface {
+	// Mount adds the pages.
+	Mount(e *echo.Echo)
+	// ShowError answers with an error as a page. One that says that nobody has signed in
+	// leads to where they can.
+	ShowError(c echo.Context, e *apierr.Error) error
 }
 
-// requireToken compares digests, so neither the length nor the contents of the
-// token show in the time it takes.
-func requireToken(token string) echo.MiddlewareFunc {
-	want := sha256.Sum256([]byte(token))
-	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c echo.Context) error {
-			if open(c.Path()) {
-				return next(c)
-			}
-			bearer, ok := strings.CutPrefix(c.Request().Header.Get(echo.HeaderAuthorization), "Bearer ")
-			got := sha256.Sum256([]byte(bearer))
-			if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !ok {
-				c.Response().Header().Set(echo.HeaderWWWAuthenticate, "Bearer")
-				return apierr.New(apierr.InvalidCredentials, "Authorization must be Bearer and the admin token").WithStatus(http.StatusUnauthorized)
-			}
-			return next(c)
-		}
+// Options are what the listener consists of.
+type Options struct {
+	// Token is the one of the environment, which may do everything.
+	Token string
+	// Operators are who else may; nil: nobody.
+	Operators *operators.Service
+	Metrics   http.Handler
+	API       []Mounter
+	// Console may be nil: then there is nothing for people, and the token opens all paths.
+	Console Console
+}
+
+// Mount adds it all to e. Whatever else e serves is behind the gate, too.
+func Mount(e *echo.Echo, o Options) {
+	e.Use(newGate(o, e).admit) // not on groups, which would call unknown methods unknown paths
+	e.GET(httpapi.MetricsPath, echo.WrapHandler(o.Metrics))
+	g := e.Group(apiPrefix)
+	for _, p := range o.API {
+		p.Mount(g)
+	}
+	if o.Console != nil {
+		o.Console.Mount(e)
 	}
 }

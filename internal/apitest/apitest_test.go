@@ -235,7 +235,9 @@ func TestWhatTheEdgeAnswersByItself(t *testing.T) {
 		_, _ = io.WriteString(w, "payments_parked 0\n")
 	})
 	token := strings.Repeat("t", admin.MinTokenLength)
-	admin.Mount(operator, token, metrics, merchants.NewOperatorHandler(auth), transactions.NewOperatorHandler(nil))
+	admin.Mount(operator, admin.Options{
+		Token: token, Metrics: metrics, API: []admin.Mounter{merchants.NewOperatorHandler(auth), transactions.NewOperatorHandler(nil)},
+	})
 
 	for _, c := range []struct {
 		h              http.Handler

@@ -66,6 +66,7 @@ const (
 	keyRequestID = "oncepay.request_id"
 	keyStyle     = "oncepay.style"
 	keyAdvice    = "oncepay.advice"
+	keyPage      = "oncepay.page"
 )
 
 // LineOf is the log line of a request, for its handler to fill in.
@@ -261,10 +262,17 @@ func (o Options) answerError(err error, c echo.Context) apierr.Code {
 	if e.RetryAfter > 0 {
 		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(e.RetryAfter))
 	}
+	if show, ok := c.Get(keyPage).(func(echo.Context, *apierr.Error) error); ok && show(c, e) == nil {
+		return e.Code
+	}
 	style := o.styleOf(c)
 	_ = Failure(c, e.Status, style, e.In(style, RequestID(c))) // the client has gone
 	return e.Code
 }
+
+// SetPage says how a request's errors are shown where it is a person who reads them. If show
+// fails before it has answered, they get the envelope.
+func SetPage(c echo.Context, show func(c echo.Context, e *apierr.Error) error) { c.Set(keyPage, show) }
 
 // SetStyle says how the errors of a request look, from when it is known who asks.
 func SetStyle(c echo.Context, style apierr.Style) { c.Set(keyStyle, style) }

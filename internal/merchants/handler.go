@@ -2,7 +2,6 @@ package merchants
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -74,12 +73,11 @@ func (h *OperatorHandler) list(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	ms, err := h.service.store.merchants(c.Request().Context(), after, limit+1)
+	ms, more, err := h.service.Merchants(c.Request().Context(), after, limit)
 	if err != nil {
 		return err
 	}
-	if len(ms) > limit {
-		ms = ms[:limit]
+	if more {
 		httpapi.LinkNext(c, ms[limit-1].AccountID.String())
 	}
 	views := make([]wireMerchant, len(ms))
@@ -95,7 +93,7 @@ func (h *OperatorHandler) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := h.service.store.merchant(h.service.store.db.Conn(c.Request().Context()), account)
+	m, err := h.service.Merchant(c.Request().Context(), account)
 	if err != nil {
 		return err
 	}
@@ -193,16 +191,11 @@ func (h *OperatorHandler) listKeys(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, store := c.Request().Context(), h.service.store
-	if _, err := store.merchant(store.db.Conn(ctx), account); err != nil {
-		return err
-	}
-	ks, err := store.keys(ctx, account, after, limit+1)
+	ks, more, err := h.service.Keys(c.Request().Context(), account, after, limit)
 	if err != nil {
 		return err
 	}
-	if len(ks) > limit {
-		ks = ks[:limit]
+	if more {
 		httpapi.LinkNext(c, ks[limit-1].ID.String())
 	}
 	views := make([]wireKey, len(ks))
@@ -401,19 +394,15 @@ func networkList(v jsontree.Value) ([]netip.Prefix, error) {
 	if !v.Given() {
 		return nil, nil
 	}
-	if v.Kind() != jsontree.Array || v.Len() < 1 || v.Len() > maxNetworks {
-		return nil, apierr.New(apierr.InvalidParameters, fmt.Sprintf("%s must be a list of 1 to %d networks, or null", v.Path(), maxNetworks))
+	if v.Kind() != jsontree.Array || v.Len() > maxNetworks {
+		return nil, errNetworks()
 	}
-	var networks []netip.Prefix
+	var texts []string
 	for e := range v.Elements() {
-		s, _ := e.Text()
-		n, ok := parseNetwork(s)
-		if !ok {
-			return nil, apierr.New(apierr.InvalidParameters, e.Path()+" must be a network such as 203.0.113.0/24 or 2001:db8::/32, or an address")
-		}
-		networks = append(networks, n)
+		s, _ := e.Text() // what is no text is no network either
+		texts = append(texts, s)
 	}
-	return normal(networks), nil
+	return ParseNetworks(texts)
 }
 
 // originList reads a list of origins, which the service checks; nil where there is none.

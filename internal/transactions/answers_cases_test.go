@@ -417,7 +417,7 @@ func TestErrorsForKeysThatNobodyHasAreTheContractsOwn(t *testing.T) {
 	}
 	// The operator's listener knows one style, whatever it is shown.
 	r := c.w.call(http.MethodGet, c.w.operator.URL+"/admin/v1/nonces/nonce-1", nil, keys(c.pair)...)
-	c.w.wantError(r, http.StatusUnauthorized, "INVALID_CREDENTIALS", "Authorization must be Bearer and the admin token")
+	c.w.wantError(r, http.StatusUnauthorized, "INVALID_CREDENTIALS", "Authorization must be Bearer and the admin token, or an API token")
 }
 
 // allPolicies are those that a merchant can choose from.

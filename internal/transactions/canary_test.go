@@ -86,10 +86,12 @@ func newMine(t *testing.T) *mine {
 	api.Mount(public)
 	mountCheckout(public, api, m.auth)
 	NewCallbackHandler(m.service).Mount(public)
-	admin.Mount(operator, m.adminToken, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-		rw.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	}),
-		merchants.NewOperatorHandler(m.auth), NewOperatorHandler(m.service), NewReconciliationHandler(m.reconciler))
+	admin.Mount(operator, admin.Options{
+		Token: m.adminToken, Metrics: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		}),
+		API: []admin.Mounter{merchants.NewOperatorHandler(m.auth), NewOperatorHandler(m.service), NewReconciliationHandler(m.reconciler)},
+	})
 	m.edges = []*echo.Echo{public, operator}
 	m.public, m.operator = serve(t, public), serve(t, operator)
 

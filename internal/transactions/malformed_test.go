@@ -29,7 +29,7 @@ type malformed struct {
 
 const (
 	pairRule     = "public-api-key and private-secret-key must be a valid pair"
-	tokenRule    = "Authorization must be Bearer and the admin token"
+	tokenRule    = "Authorization must be Bearer and the admin token, or an API token"
 	missingRule  = "X-Idempotency-Key is required"
 	visibleRule  = "X-Idempotency-Key must have only visible ASCII characters without a comma"
 	onceRule     = "X-Idempotency-Key must be sent once"

@@ -398,7 +398,7 @@ func (r *reconciling) operators() *httptest.Server {
 	log := slog.New(slog.DiscardHandler)
 	e := httpapi.New(httpapi.Options{Log: log, Transient: postgres.IsTransient, Describe: postgres.Describe})
 	metrics := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "") })
-	admin.Mount(e, operatorToken, metrics, NewReconciliationHandler(r.Reconciler))
+	admin.Mount(e, admin.Options{Token: operatorToken, Metrics: metrics, API: []admin.Mounter{NewReconciliationHandler(r.Reconciler)}})
 	return serve(r.t, e)
 }
 

@@ -41,8 +41,9 @@ func (w *world) edges(i instance, log *slog.Logger) (public, operator *echo.Echo
 	mountCheckout(public, h, i.auth)
 	NewCallbackHandler(i.service).Mount(public)
 	metrics := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "payments_parked 0\n") })
-	admin.Mount(operator, operatorToken, metrics, merchants.NewOperatorHandler(i.auth), NewOperatorHandler(i.service),
-		NewReconciliationHandler(NewReconciler(i.service, nil)))
+	admin.Mount(operator, admin.Options{Token: operatorToken, Metrics: metrics, API: []admin.Mounter{
+		merchants.NewOperatorHandler(i.auth), NewOperatorHandler(i.service), NewReconciliationHandler(NewReconciler(i.service, nil)),
+	}})
 	return public, operator
 }
 

@@ -1007,7 +1007,9 @@ func TestY28MerchantsKeysOpenNothingOfTheOperators(t *testing.T) {
 	w.want(w.create("nonce-1", w.body("order-1", nil)), http.StatusCreated)
 	token := strings.Repeat("operator", 4)
 	e := httpapi.New(httpapi.Options{Log: w.service.log, Transient: postgres.IsTransient, Describe: postgres.Describe})
-	admin.Mount(e, token, http.NotFoundHandler(), NewOperatorHandler(w.service), merchants.NewOperatorHandler(w.auth))
+	admin.Mount(e, admin.Options{
+		Token: token, Metrics: http.NotFoundHandler(), API: []admin.Mounter{NewOperatorHandler(w.service), merchants.NewOperatorHandler(w.auth)},
+	})
 	operator := serve(t, e)
 
 	for _, route := range []struct{ method, path string }{
@@ -1019,7 +1021,7 @@ func TestY28MerchantsKeysOpenNothingOfTheOperators(t *testing.T) {
 			{"Authorization", "Bearer "}, {"Authorization", token}, {"Authorization", "Bearer " + token + "x"}, {"Authorization", "Basic " + token},
 		} {
 			r := w.call(route.method, operator.URL+route.path, []byte(`{}`), headers...)
-			w.wantError(r, http.StatusUnauthorized, "INVALID_CREDENTIALS", "Authorization must be Bearer and the admin token")
+			w.wantError(r, http.StatusUnauthorized, "INVALID_CREDENTIALS", "Authorization must be Bearer and the admin token, or an API token")
 		}
 		// And the merchants' listener has no such route.
 		if r := w.call(route.method, w.public.URL+route.path, nil, append(keys(w.test), "Authorization", "Bearer "+token)...); r.status != http.StatusNotFound {

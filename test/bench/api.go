@@ -14,10 +14,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/oncepay/oncepay/internal/audit"
 	"github.com/oncepay/oncepay/internal/checkout"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/merchants"
+	"github.com/oncepay/oncepay/internal/operators"
 	"github.com/oncepay/oncepay/internal/postgres"
 	"github.com/oncepay/oncepay/internal/providers"
 	"github.com/oncepay/oncepay/internal/telemetry"
@@ -152,6 +154,9 @@ func (a *api) startLoops(ctx context.Context, log *slog.Logger) {
 		worker.Loop{Name: "reconciliation", Every: reconciliationEvery, RunOnce: transactions.NewReconciler(a.service, a.seen.Findings()).RunOnce, Describe: postgres.Describe},
 		worker.Loop{Name: "purge", Every: purgeEvery, RunOnce: idem.Purge{DB: a.db, Retention: a.policies.ShortestRetention()}.RunOnce, Describe: postgres.Describe},
 		worker.Loop{Name: "checkout-purge", Every: purgeEvery, RunOnce: checkout.NewService(checkout.Options{DB: a.db}).Purge, Describe: postgres.Describe},
+		worker.Loop{Name: "operators-purge", Every: purgeEvery, RunOnce: operators.NewService(a.db, operators.Options{}).Purge, Describe: postgres.Describe},
+		worker.Loop{Name: "audit-witness", Every: time.Minute, RunOnce: audit.NewWitness(audit.Log{DB: a.db}, log).RunOnce, Describe: postgres.Describe},
+		worker.Loop{Name: "minutes", Every: telemetry.MinutesEvery, RunOnce: a.seen.Minutes(a.db).RunOnce, Describe: postgres.Describe},
 	)
 }
 

@@ -1,0 +1,104 @@
+package console
+
+import (
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/operators"
+)
+
+// pathSignIn is where somebody signs in.
+const pathSignIn = "/sign-in"
+
+// maxForm bounds what a page sends, in bytes: a few short fields.
+const maxForm = 16 << 10
+
+func (h *Handler) mountSignIn(e *echo.Echo) {
+	e.GET(pathSignIn, h.signInPage)
+	e.POST(pathSignIn, h.signIn)
+	e.POST("/sign-out", h.signOut)
+	e.GET("/invitations/:secret", h.invitation)
+	e.POST("/invitations/:secret", h.accept)
+}
+
+// signInForm is what the page of the sign-in shows.
+type signInForm struct{ Next, Problem string }
+
+// signInPage is GET /sign-in. Whoever has signed in goes on.
+func (h *Handler) signInPage(c echo.Context) error {
+	next := localPath(c.QueryParam("next"))
+	if _, err := h.o.Operators.BySession(c.Request().Context(), operators.SessionOf(c)); err == nil {
+		return c.Redirect(http.StatusSeeOther, next)
+	}
+	return h.showSignIn(c, http.StatusOK, next, "")
+}
+
+func (h *Handler) showSignIn(c echo.Context, status int, next, problem string) error {
+	return h.show(c, status, "signin", page{Title: "Sign in", Data: signInForm{next, problem}})
+}
+
+// signIn is POST /sign-in. Its refusal is shown by ShowError, which the limit on wrong
+// credentials from one address comes before.
+func (h *Handler) signIn(c echo.Context) error {
+	done, err := h.o.Operators.SignIn(c.Request().Context(), c.FormValue("name"), c.FormValue(operators.FieldPassword), operators.DeviceOf(c))
+	if err != nil {
+		return err
+	}
+	operators.SetCookies(c, done.Session, done.Device)
+	return seeOther(c, localPath(c.FormValue("next")))
+}
+
+// signOut is POST /sign-out.
+func (h *Handler) signOut(c echo.Context) error {
+	if err := h.o.Operators.SignOut(c.Request().Context(), operators.SessionOf(c)); err != nil {
+		return err
+	}
+	operators.ForgetSession(c)
+	return seeOther(c, pathSignIn)
+}
+
+// invitationForm is what the page of an invitation shows.
+type invitationForm struct {
+	operators.Invitation
+	Secret, Problem string
+}
+
+// invitation is GET /invitations/{secret}.
+func (h *Handler) invitation(c echo.Context) error {
+	i, err := h.o.Operators.Invitation(c.Request().Context(), c.Param("secret"))
+	if err != nil {
+		return err
+	}
+	return h.show(c, http.StatusOK, "invitation", page{Title: "Welcome", Data: invitationForm{i, c.Param("secret"), ""}})
+}
+
+// accept is POST /invitations/{secret}: a name, where it is open, and a password.
+func (h *Handler) accept(c echo.Context) error {
+	ctx, secret := c.Request().Context(), c.Param("secret")
+	i, err := h.o.Operators.Invitation(ctx, secret)
+	if err != nil {
+		return err
+	}
+	name, password := i.Name, c.FormValue(operators.FieldPassword)
+	if name == "" {
+		name = c.FormValue("name")
+	}
+	if password != c.FormValue("again") {
+		err = apierr.New(apierr.InvalidParameters, "the two passwords must be the same")
+	}
+	var done operators.SignedIn
+	if err == nil {
+		done, err = h.o.Operators.Accept(ctx, secret, name, password, operators.DeviceOf(c))
+	}
+	if e, told := apierr.From(err); told && e.Status == http.StatusBadRequest {
+		p := page{Title: "Welcome", Data: invitationForm{i, secret, joined(e)}}
+		return h.show(c, e.Status, "invitation", p)
+	}
+	if err != nil {
+		return err
+	}
+	operators.SetCookies(c, done.Session, done.Device)
+	return seeOther(c, "/")
+}
