@@ -287,7 +287,7 @@ func (a *app) welcome(ctx context.Context, out io.Writer) {
 		a.cfg.log.WarnContext(ctx, "no link for the first operator", "error", postgres.Describe(err))
 	}
 	if err == nil && needed {
-		fmt.Fprintf(out, "First operator, within %s: %s%s\n", operators.FirstInvitationLife, a.cfg.adminTLS.url(a.operatorAddr), link.Path())
+		fmt.Fprintf(out, "First operator, within %dh: %s%s\n", int(operators.FirstInvitationLife.Hours()), a.cfg.adminTLS.url(a.operatorAddr), link.Path())
 	}
 }
 

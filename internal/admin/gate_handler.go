@@ -3,6 +3,8 @@ package admin
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
+	"mime"
 	"net/http"
 	"strings"
 	"sync"
@@ -53,6 +55,11 @@ func (g *gate) admit(next echo.HandlerFunc) echo.HandlerFunc {
 		// no cookie, and nobody can make it send its token.
 		if err := g.origins.Check(c.Request()); err != nil && !programs {
 			return apierr.New(apierr.AuthorizationRequired, "this request came from a page of another site")
+		}
+		if !programs && c.Request().Method == http.MethodPost {
+			if err := readForm(c); err != nil {
+				return err
+			}
 		}
 		if rule.Open {
 			return g.as(c, operators.Principal{Kind: audit.KindNobody, Name: string(audit.KindNobody)}, next)
@@ -115,4 +122,27 @@ func (g *gate) identify(c echo.Context, program, unattended bool) (operators.Pri
 	}
 	c.Response().Header().Set(echo.HeaderWWWAuthenticate, "Bearer")
 	return operators.Principal{}, refused
+}
+
+// maxForm bounds what a page sends, in bytes. The longest field is a list of 50 origins.
+const maxForm = 64 << 10
+
+// readForm reads what a page sends. What the address says is no part of it: a password in
+// there would be in logs and histories.
+func readForm(c echo.Context) error {
+	r := c.Request()
+	r.Body = http.MaxBytesReader(c.Response(), r.Body, maxForm)
+	media, _, err := mime.ParseMediaType(r.Header.Get(echo.HeaderContentType))
+	if r.ContentLength != 0 && (err != nil || media != echo.MIMEApplicationForm) {
+		return apierr.New(apierr.UnsupportedMediaType, "Content-Type must be "+echo.MIMEApplicationForm)
+	}
+	err = r.ParseForm()
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		return apierr.New(apierr.RequestTooLarge, "what a page sends must be at most 64 KiB")
+	}
+	if err != nil {
+		return apierr.New(apierr.InvalidRequest, "the form must be percent-encoded, and so must the address")
+	}
+	r.Form = r.PostForm
+	return nil
 }

@@ -92,6 +92,8 @@ var rules = map[string]Rule{
 	"POST /sign-out":            view,
 
 	// The console.
+	"GET /account":                                      view,
+	"POST /account":                                     view, // the password that it asks for is the one that it changes
 	"GET /":                                             view,
 	"GET /front":                                        watch,
 	"GET /audit":                                        view,
@@ -108,6 +110,7 @@ var rules = map[string]Rule{
 	"POST /merchants/:account_id/keys/:key_id/restrict": security,
 	"POST /merchants/:account_id/keys/:key_id/revoke":   security,
 	"POST /merchants/:account_id/keys/:key_id/rotate":   security,
+	"GET /merchants/:account_id/keys/:key_id/state":     watch,
 	"GET /operators":                                    manage,
 	"POST /operators":                                   security,
 	"GET /operators/:name":                              manage,

@@ -86,5 +86,14 @@ func localPath(next string) string {
 	return next
 }
 
+// said is what an error says, without the sign that JSON's paths begin with.
+func said(e *apierr.Error) []string {
+	all := make([]string, len(e.Messages))
+	for i, m := range e.Messages {
+		all[i] = strings.TrimPrefix(m, "$.")
+	}
+	return all
+}
+
 // joined is what an error says, in one line.
-func joined(e *apierr.Error) string { return strings.Join(e.Messages, "; ") }
+func joined(e *apierr.Error) string { return strings.Join(said(e), "; ") }

@@ -98,7 +98,7 @@ func (h *Handler) ShowError(c echo.Context, e *apierr.Error) error {
 	if e.Status == http.StatusUnauthorized {
 		return h.showSignIn(c, e.Status, localPath(c.FormValue("next")), joined(e))
 	}
-	p := page{Title: "Error " + strconv.Itoa(e.Status), Data: problem{e.Status, e.Code, e.Messages, c.Response().Header().Get(echo.HeaderXRequestID)}}
+	p := page{Title: "Error " + strconv.Itoa(e.Status), Data: problem{e.Status, e.Code, said(e), c.Response().Header().Get(echo.HeaderXRequestID)}}
 	if !fromScript(c) {
 		return h.show(c, e.Status, "problem", p)
 	}

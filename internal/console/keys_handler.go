@@ -25,6 +25,7 @@ func (h *Handler) mountKeys(e *echo.Echo) {
 	e.GET(routeKeys, h.refreshKeys)
 	e.POST(routeKeys, h.createKey)
 	e.GET(routeKey, h.showKey)
+	e.GET(routeKey+"/state", h.refreshKey)
 	e.POST(routeKey+"/rotate", h.rotateKey)
 	e.POST(routeKey+"/revoke", h.revokeKey)
 	e.POST(routeKey+"/restrict", h.restrictKey)
@@ -207,15 +208,20 @@ type keyPage struct {
 	Failed, Problem string
 }
 
-// showKey is GET /merchants/{account_id}/keys/{key_id}. htmx asks for the part of it that
-// changes.
+// showKey is GET /merchants/{account_id}/keys/{key_id}.
 func (h *Handler) showKey(c echo.Context) error {
-	if !fromScript(c) {
-		return h.keyPage(c, http.StatusOK, func(*keyPage) {})
-	}
+	return h.keyPage(c, http.StatusOK, func(*keyPage) {})
+}
+
+// refreshKey is GET /merchants/{account_id}/keys/{key_id}/state, the part of a key's page
+// that changes. Whoever opens it by hand is shown the whole.
+func (h *Handler) refreshKey(c echo.Context) error {
 	account, id, err := keyOf(c)
 	if err != nil {
 		return err
+	}
+	if !fromScript(c) {
+		return c.Redirect(http.StatusSeeOther, keyPath(account, id))
 	}
 	k, err := h.o.Merchants.Key(c.Request().Context(), account, id)
 	if err != nil {

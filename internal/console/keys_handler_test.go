@@ -76,13 +76,14 @@ func TestRotatedKeyIsCountedDown(t *testing.T) {
 	for _, page := range []string{path, merchantPath(w.account)} {
 		b.get(page).want(t, http.StatusOK, "expiring", "ends in 23 h 59 min", ends, `hx-trigger="every 30s"`).lacks(t, path+"/rotate")
 	}
-	for page, text := range map[string]string{path: `<dl class="facts"`, merchantPath(w.account) + "/keys": `<div class="keys"`} {
+	for page, text := range map[string]string{path + "/state": `<dl class="facts"`, merchantPath(w.account) + "/keys": `<div class="keys"`} {
 		part := b.get(page, "HX-Request", "true").want(t, http.StatusOK, "ends in 23 h 59 min").lacks(t, "<html", "<form")
 		if !strings.HasPrefix(strings.TrimSpace(part.body), text) {
 			t.Errorf("htmx is not given the part to exchange: %s", part)
 		}
 	}
 	b.get(merchantPath(w.account)+"/keys").leads(t, merchantPath(w.account)+"#keys")
+	b.get(path+"/state").leads(t, path)
 
 	b.post(path+"/rotate", sent("overlap_seconds", "0")).want(t, http.StatusConflict, "the key has been rotated already")
 	for _, seconds := range []string{"", "-1", "1.5", "x", "2592001", "9223372036854775807"} {
@@ -128,7 +129,7 @@ func TestKeyIsFoundAtItsOwnMerchantOnly(t *testing.T) {
 	other, _ := w.newMerchant("Other")
 	path := keyPath(other, w.keys.ID)
 	b.get(path).want(t, http.StatusNotFound)
-	b.get(path, "HX-Request", "true").want(t, http.StatusNotFound)
+	b.get(path+"/state", "HX-Request", "true").want(t, http.StatusNotFound)
 	for action, form := range map[string][]string{"rotate": {"overlap_seconds", "0"}, "revoke": nil, "restrict": {"networks", ""}} {
 		b.post(path+"/"+action, sent(form...)).want(t, http.StatusNotFound)
 	}

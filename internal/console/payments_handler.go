@@ -215,8 +215,12 @@ func (h *Handler) exportPayments(c echo.Context) error {
 	if err == nil {
 		err = file.flush()
 	}
-	if err != nil && c.Response().Committed {
+	switch {
+	case err != nil && c.Response().Committed:
 		out.breakOff()
+	case err != nil: // a page says so, and is no file
+		header.Del(echo.HeaderContentDisposition)
+		header.Del(echo.HeaderContentType)
 	}
 	return err
 }

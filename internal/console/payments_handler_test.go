@@ -73,7 +73,7 @@ func TestPaymentsAreListedTheNewestFirstAndByEveryFilter(t *testing.T) {
 		}
 	}
 	a := b.get("/payments?status=DECLINED")
-	for _, want := range []string{"First merchant", "order-b", "99.50 USD", "DECLINED", "VISA ····0010", "INSUFFICIENT_FUNDS", "/nonces/" + declined.nonce} {
+	for _, want := range []string{"First merchant", "order-b", "99.50 USD", "DECLINED", "VISA ····0010", "INSUFFICIENT_<wbr>FUNDS", "/nonces/" + declined.nonce} {
 		if !strings.Contains(a.body, want) {
 			t.Errorf("the row has no %s", want)
 		}
@@ -221,6 +221,18 @@ func TestPaymentsAreExportedAsAFileWithoutFormulas(t *testing.T) {
 	}
 	if a := w.nobody().get("/payments.csv"); a.status != http.StatusSeeOther {
 		t.Errorf("nobody has signed in, and gets %s", a)
+	}
+}
+
+// What cannot be read at all is a page that says so, not a file.
+func TestAFileThatCannotBeBegunIsAPage(t *testing.T) {
+	t.Parallel()
+	w := newConsole(t)
+	b := w.as(operators.Viewer)
+	w.sql(`ALTER TABLE payments RENAME TO elsewhere`)
+	a := b.get("/payments.csv")
+	if a.status != http.StatusInternalServerError || a.header.Get("Content-Disposition") != "" || !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
+		t.Errorf("%d %v", a.status, a.header)
 	}
 }
 

@@ -9,11 +9,10 @@ import (
 	"github.com/oncepay/oncepay/internal/operators"
 )
 
-// pathSignIn is where somebody signs in.
-const pathSignIn = "/sign-in"
-
-// maxForm bounds what a page sends, in bytes: a few short fields.
-const maxForm = 16 << 10
+const (
+	pathSignIn  = "/sign-in"
+	pathAccount = "/account" // where somebody changes their password
+)
 
 func (h *Handler) mountSignIn(e *echo.Echo) {
 	e.GET(pathSignIn, h.signInPage)
@@ -21,6 +20,8 @@ func (h *Handler) mountSignIn(e *echo.Echo) {
 	e.POST("/sign-out", h.signOut)
 	e.GET("/invitations/:secret", h.invitation)
 	e.POST("/invitations/:secret", h.accept)
+	e.GET(pathAccount, h.account)
+	e.POST(pathAccount, h.changePassword)
 }
 
 // signInForm is what the page of the sign-in shows.
@@ -86,7 +87,7 @@ func (h *Handler) accept(c echo.Context) error {
 		name = c.FormValue("name")
 	}
 	if password != c.FormValue("again") {
-		err = apierr.New(apierr.InvalidParameters, "the two passwords must be the same")
+		err = errNotTheSame()
 	}
 	var done operators.SignedIn
 	if err == nil {
@@ -101,4 +102,46 @@ func (h *Handler) accept(c echo.Context) error {
 	}
 	operators.SetCookies(c, done.Session, done.Device)
 	return seeOther(c, "/")
+}
+
+// accountForm is what the page of one's own account shows.
+type accountForm struct {
+	Done    bool
+	Problem string
+}
+
+// account is GET /account.
+func (h *Handler) account(c echo.Context) error {
+	return h.show(c, http.StatusOK, "account", page{Title: "Your account", Data: accountForm{Done: c.QueryParam("done") == "password"}})
+}
+
+// changePassword is POST /account.
+func (h *Handler) changePassword(c echo.Context) error {
+	password := c.FormValue(operators.FieldPassword)
+	var (
+		done operators.SignedIn
+		err  error
+	)
+	if password != c.FormValue("again") {
+		err = errNotTheSame()
+	} else {
+		done, err = h.o.Operators.ChangePassword(c.Request().Context(), operators.PrincipalOf(c), c.FormValue("current"), password, operators.DeviceOf(c))
+	}
+	if e, told := apierr.From(err); told && e.Status < http.StatusInternalServerError {
+		status := e.Status
+		if status == http.StatusUnauthorized {
+			status = http.StatusForbidden // they are signed in, and stay so
+		}
+		return h.show(c, status, "account", page{Title: "Your account", Data: accountForm{Problem: joined(e)}})
+	}
+	if err != nil {
+		return err
+	}
+	operators.SetCookies(c, done.Session, done.Device)
+	return seeOther(c, pathAccount+"?done=password")
+}
+
+// errNotTheSame is for who mistyped a password that nobody sees.
+func errNotTheSame() *apierr.Error {
+	return apierr.New(apierr.InvalidParameters, "the two new passwords must be the same")
 }

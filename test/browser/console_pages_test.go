@@ -26,10 +26,10 @@ type furnished struct {
 }
 
 // furnish makes payments of each kind, people, keys and tokens.
-func furnish(t *testing.T) furnished {
+func furnish(t *testing.T) *furnished {
 	t.Helper()
 	s := newStage(t)
-	f := furnished{stage: s, admin: s.signsUp(s.setUpLink(), "ada"), order: "order-1043"}
+	f := &furnished{stage: s, admin: s.signsUp(s.setUpLink(), "ada"), order: "order-1043"}
 	s.colleague("olga", "operator").close()
 	f.invitation = s.invited("vera", "viewer")
 	f.paid = s.pays(s.api, s.dev.Info.AccountID, "order-1041/attempt-1", "order-1041", map[string]any{
@@ -47,7 +47,7 @@ func furnish(t *testing.T) furnished {
 		s.buysCups(fmt.Sprintf("order-%d", 1045+i), map[string]any{"payment_method": byCard(plainCard, true), "description": fault})
 	}
 	// It takes a quarter of an hour until a person has to look.
-	n := pgtest.Exec(t, s.database, `UPDATE transactions SET parked_at = clock_timestamp() WHERE payment_id = (SELECT id FROM payments WHERE merchant_order_id = $1)`, "order-1046")
+	n := pgtest.Exec(t, s.database, `UPDATE transactions SET parked_at = clock_timestamp(), next_attempt_at = clock_timestamp() + interval '1 hour' WHERE payment_id = (SELECT id FROM payments WHERE merchant_order_id = $1)`, "order-1046")
 	if n != 1 {
 		t.Fatalf("%d transactions are parked", n)
 	}
@@ -82,7 +82,7 @@ func (f *furnished) furnishKeys(t *testing.T) {
 }
 
 // pages are all of those that somebody who has signed in can see, by what they are.
-func (f furnished) pages() map[string]string {
+func (f *furnished) pages() map[string]string {
 	nonce := "/nonces/" + url.PathEscape(f.paid.Nonce)
 	return map[string]string{
 		"front":            "/",
@@ -202,8 +202,13 @@ var hostile = []string{
 // atMost is a text cut to what a field takes.
 func atMost(text string, length int) string { return text[:min(length, len(text))] }
 
-// attacks makes a merchant of that name, and a payment, in each field of which the text is;
-// and a refund of it.
+// asNonce is a text as a nonce can be: a slash parts attributes as a blank does.
+func asNonce(text string) string {
+	return atMost(strings.NewReplacer(" ", "/", ",", ";").Replace(text), 64)
+}
+
+// attacks makes a merchant and a token of that name, a payment that is not settled, and one in each field
+// of which the text is; and a refund of that.
 func (s *stage) attacks(text string) made {
 	s.t.Helper()
 	keys, err := s.dev.Info.Operator().NewMerchant(s.t.Context(), text)
@@ -211,18 +216,22 @@ func (s *stage) attacks(text string) made {
 		s.t.Fatal(err)
 	}
 	api := harness.NewClient(s.dev.Info.BaseURL, keys)
+	s.pays(api, keys.AccountID, atMost("p:"+asNonce(text), 64), text, map[string]any{
+		"payment_method": byCard(plainCard, true), "description": "sandbox:pending-then-approve=60s",
+	})
 	card := byCard(goodCard, true)
 	card["detail"].(map[string]any)["card"].(map[string]any)["soft_descriptor"] = atMost(text, 15)
 	card["detail"].(map[string]any)["card"].(map[string]any)["card_data"].(map[string]any)["holder_name"] = text
-	p := s.pays(api, keys.AccountID, text, text, map[string]any{
+	p := s.pays(api, keys.AccountID, asNonce(text), text, map[string]any{
 		"description": text, "merchant_reference": text, "callback_url": "https://shop.example/?" + text, "payment_method": card,
 		"metadata":        []map[string]string{{"key": atMost(text, 48), "value": text}},
 		"customer_payer":  map[string]any{"merchant_customer_id": text, "first_name": text, text: text},
 		"additional_data": map[string]any{text: []string{text}},
 	})
-	a := api.Post(s.t.Context(), "/v1/payments/"+p.ID+"/transactions/"+p.Transaction.ID+"/refund", http.Header{"X-Idempotency-Key": {"refund " + text}},
+	a := api.Post(s.t.Context(), "/v1/payments/"+p.ID+"/transactions/"+p.Transaction.ID+"/refund", http.Header{"X-Idempotency-Key": {harness.Unguessable("nonce")}},
 		map[string]any{"merchant_reference": text, "description": text, "amount": map[string]any{"currency": currency, "value": 1}})
 	mustBe(s.t, a, http.StatusOK)
+	mustBe(s.t, s.dev.Info.Operator().Do(s.t.Context(), http.MethodPost, "/admin/v1/tokens", map[string]any{"name": text, "scope": "viewer"}), http.StatusCreated)
 	return p
 }
 
@@ -263,20 +272,27 @@ func TestNothingThatAMerchantSendsRuns(t *testing.T) {
 	d := s.signsUp(s.setUpLink(), "ada")
 	for _, text := range hostile {
 		p := s.attacks(text)
-		escaped := url.QueryEscape(text)
+		escaped, nonce := url.QueryEscape(text), asNonce(text)
 		d.harmless("/payments/"+p.ID, text)
 		if n := eval[int](d.tab, fmt.Sprintf(`document.body.textContent.split(%s).length - 1`, inJSON(t, text))); n < 8 {
 			t.Errorf("the payment's page shows %s %d times, not in each field", text, n)
 		}
-		d.harmless("/nonces/"+url.PathEscape(text), text)
-		d.harmless("/nonces/"+url.PathEscape(text)+"?print=1", text)
+		d.harmless("/nonces/"+url.PathEscape(nonce), nonce, text)
+		d.harmless("/nonces/"+url.PathEscape(nonce)+"?print=1", nonce, text)
 		d.harmless("/search?q="+escaped, text)
-		d.harmless("/payments?order="+escaped+"&nonce="+escaped+"&customer="+escaped, text)
-		d.harmless("/audit?actor="+escaped+"&target="+escaped+"&action="+escaped)
+		d.harmless("/payments?order="+escaped+"&nonce="+url.QueryEscape(nonce)+"&customer="+escaped, text)
+		d.harmless("/audit?actor=" + escaped + "&target=" + escaped + "&action=" + escaped)
 	}
-	pgtest.Exec(t, s.database, `UPDATE transactions SET lease_until = clock_timestamp(), parked_at = clock_timestamp(), next_attempt_at = clock_timestamp() + interval '1 hour' WHERE type = $1`, "REFUND")
-	for _, path := range []string{"/", "/payments", "/unsettled", "/merchants", "/audit"} {
+	d.harmless("/", hostile[0], hostile[len(hostile)-1]) // it shows a few
+	for _, path := range []string{"/unsettled", "/merchants", "/operators", "/audit", "/payments"} {
 		d.harmless(path, hostile...)
+	}
+	for _, text := range hostile { // and what comes into the list while it is looked at
+		s.buysCups("later: "+text, nil)
+	}
+	d.until("the list has them all", row("later: "+hostile[len(hostile)-1]))
+	for _, found := range eval[[]string](d.tab, intruders) {
+		t.Errorf("the live list: %s", found)
 	}
 	account := eval[string](d.tab, `fetch("/merchants").then(r => r.text()).then(html => new DOMParser().parseFromString(html, "text/html").querySelector("main table a").getAttribute("href"))`)
 	d.harmless(account, hostile[len(hostile)-1])
