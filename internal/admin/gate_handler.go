@@ -6,6 +6,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 
@@ -45,6 +46,7 @@ func (g *gate) admit(next echo.HandlerFunc) echo.HandlerFunc {
 		programs := ForPrograms(c.Request().URL.Path)
 		if !programs && g.console != nil {
 			httpapi.SetPage(c, g.console.ShowError)
+			httpapi.SetAdvice(c, "load the page again, and see what has been done before you do it again")
 		}
 		method, route := c.Request().Method, c.Path()
 		rule, ruled := RuleOf(method, route)
@@ -56,7 +58,7 @@ func (g *gate) admit(next echo.HandlerFunc) echo.HandlerFunc {
 		if err := g.origins.Check(c.Request()); err != nil && !programs {
 			return apierr.New(apierr.AuthorizationRequired, "this request came from a page of another site")
 		}
-		if !programs && c.Request().Method == http.MethodPost {
+		if !programs {
 			if err := readForm(c); err != nil {
 				return err
 			}
@@ -127,11 +129,16 @@ func (g *gate) identify(c echo.Context, program, unattended bool) (operators.Pri
 // maxForm bounds what a page sends, in bytes. The longest field is a list of 50 origins.
 const maxForm = 64 << 10
 
-// readForm reads what a page sends. What the address says is no part of it: a password in
-// there would be in logs and histories.
+// readForm reads what a page sends, for whoever handles it: no handler parses a body by
+// itself, of whatever kind and size a stranger sends one. What the address says is no part of
+// a form: a password in there would be in logs and histories.
 func readForm(c echo.Context) error {
 	r := c.Request()
 	r.Body = http.MaxBytesReader(c.Response(), r.Body, maxForm)
+	if r.Method != http.MethodPost {
+		r.Form, r.PostForm = url.Values{}, url.Values{}
+		return nil
+	}
 	media, _, err := mime.ParseMediaType(r.Header.Get(echo.HeaderContentType))
 	if r.ContentLength != 0 && (err != nil || media != echo.MIMEApplicationForm) {
 		return apierr.New(apierr.UnsupportedMediaType, "Content-Type must be "+echo.MIMEApplicationForm)

@@ -115,7 +115,7 @@ func Append(ctx context.Context, tx postgres.Tx, e Entry) error {
 		return errors.New("an audit entry needs an action and a target")
 	}
 	a := ActorOf(ctx)
-	details, err := encodeDetails(e.Details)
+	details, err := EncodeDetails(e.Details)
 	if err != nil {
 		return err
 	}
@@ -169,9 +169,9 @@ func plain(text string, limit int) string {
 	return string([]rune(text)[:max(limit-1, 0)]) + "…"
 }
 
-// encodeDetails makes a JSON object of details: the names sorted, the values cut until
+// EncodeDetails makes a JSON object of details: the names sorted, the values cut until
 // they fit into the table.
-func encodeDetails(details map[string]string) (string, error) {
+func EncodeDetails(details map[string]string) (string, error) {
 	for limit := maxValue; ; limit /= 2 {
 		cut := make(map[string]string, len(details))
 		for name, value := range details {

@@ -261,22 +261,22 @@ func TestDetailsAreBounded(t *testing.T) {
 		"many long ones":  many(40, strings.Repeat("ä\x01", 3000)),
 		"what is no text": {"name": "a\x00b\xff\x1b[31m", "\x00": "c"},
 	} {
-		text, err := encodeDetails(details)
+		text, err := EncodeDetails(details)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		again, _ := encodeDetails(maps.Clone(details))
+		again, _ := EncodeDetails(maps.Clone(details))
 		var read map[string]string
 		if json.Unmarshal([]byte(text), &read) != nil || len(read) != len(details) || len(text) > maxDetails || again != text || !utf8.ValidString(text) ||
 			strings.Contains(text, `\u00`) {
 			t.Errorf("%s: %d bytes, %.80s", name, len(text), text)
 		}
 	}
-	if _, err := encodeDetails(many(2000, "x")); err == nil {
+	if _, err := EncodeDetails(many(2000, "x")); err == nil {
 		t.Error("details with 2000 names were taken")
 	}
-	text, _ := encodeDetails(map[string]string{"b": "2", "a": strings.Repeat("é", maxValue+1)})
+	text, _ := EncodeDetails(map[string]string{"b": "2", "a": strings.Repeat("é", maxValue+1)})
 	if want := `{"a":"` + strings.Repeat("é", maxValue-1) + `…","b":"2"}`; text != want {
 		t.Errorf("a long value became %.40s… (%d bytes)", text, len(text))
 	}

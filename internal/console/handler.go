@@ -88,7 +88,8 @@ type problem struct {
 // nobody has signed in it leads to where they can, and from there back.
 func (h *Handler) ShowError(c echo.Context, e *apierr.Error) error {
 	r := c.Request()
-	if e.Status == http.StatusUnauthorized && r.URL.Path != pathSignIn {
+	signingIn := c.Path() == pathSignIn && r.Method == http.MethodPost
+	if e.Status == http.StatusUnauthorized && !signingIn {
 		next := pathSignIn
 		if r.Method == http.MethodGet && !fromScript(c) && c.Path() != "" && c.Path() != "/" { // not back to nowhere
 			next += "?" + url.Values{"next": {r.URL.RequestURI()}}.Encode()

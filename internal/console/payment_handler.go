@@ -305,7 +305,7 @@ func (h *Handler) refused(c echo.Context, o transactions.OperatorOrder, e *apier
 		return err
 	}
 	if begun != nil {
-		return seeOther(c, donePath(o, e.Code == apierr.IdempotencyKeyReused, false))
+		return seeOther(c, donePath(o, e.Code == apierr.IdempotencyKeyReused, e.Code == apierr.InvalidState))
 	}
 	p.Problem = strings.ReplaceAll(refusalOf(e), "retry with the same key", "send the form again")
 	for i, f := range p.Orders {

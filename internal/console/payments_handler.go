@@ -14,6 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/audit"
 	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/merchants"
 	"github.com/oncepay/oncepay/internal/transactions"
@@ -192,6 +193,9 @@ func (h *Handler) exportPayments(c echo.Context) error {
 	}
 	ctx, cancel := whileAsked(c, csvLimit)
 	defer cancel()
+	if err := h.o.Audit.Append(ctx, exported(f)); err != nil { // it leaves the house with whoever has it
+		return err
+	}
 	header := c.Response().Header()
 	header.Set(echo.HeaderContentType, "text/csv; charset=utf-8")
 	header.Set(echo.HeaderContentDisposition, `attachment; filename="payments-`+time.Now().UTC().Format("20060102T150405Z")+`.csv"`)
@@ -223,6 +227,17 @@ func (h *Handler) exportPayments(c echo.Context) error {
 		header.Del(echo.HeaderContentType)
 	}
 	return err
+}
+
+// exported is what the audit log has of an export: who has it, and of what.
+func exported(f filter) audit.Entry {
+	e := audit.Entry{Action: "payments.exported", AccountID: f.AccountID, Target: "payments", Details: map[string]string{}}
+	for _, name := range filterParams {
+		if value := f.Given(name); value != "" {
+			e.Details[name] = value
+		}
+	}
+	return e
 }
 
 // whileAsked is a context that lasts as long as somebody waits, and not as long as other

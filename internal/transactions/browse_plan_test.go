@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/shopspring/decimal"
 
+	"github.com/oncepay/oncepay/internal/audit"
 	"github.com/oncepay/oncepay/internal/merchants"
 	"github.com/oncepay/oncepay/internal/pgtest"
 	"github.com/oncepay/oncepay/internal/postgres"
@@ -366,7 +367,8 @@ func TestNoStatementOfTheConsoleScansALargeTable(t *testing.T) {
 			return i.service.store.db.InTx(t.Context(), func(tx postgres.Tx) error {
 				p, err := i.service.store.anyPayment(t.Context(), payment)
 				if err == nil {
-					_, err = i.service.store.ordered(tx, p, "payment/"+payment.String(), uuid.NewString())
+					e := audit.Entry{Action: orderedActions[RouteRefund], Target: "payment/" + payment.String()}
+					_, _, err = i.service.store.ordered(t.Context(), tx, p, uuid.NewString(), e, testLease)
 				}
 				return err
 			})

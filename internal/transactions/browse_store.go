@@ -3,10 +3,12 @@ package transactions
 import (
 	"bytes"
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/audit"
 	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/postgres"
 )
@@ -349,23 +351,40 @@ func (s store) unsettled(ctx context.Context, f UnsettledFilter, after uuid.UUID
 	return rows, wrap("read what is not settled", err)
 }
 
-// sqlOrdered says whether an order with that nonce is in the audit log. Whoever asks holds
-// the payment, so nobody writes another one meanwhile. Details are compared as the text
-// that they are: whoever has altered a row must not stop what is ordered now.
+// sqlOrdered says whether this very order of this operator is in the audit log, and whether
+// its nonce ($8) has done something that the key tells of no more, or not for as long as it
+// takes ($9, microseconds) to ask it. Whoever asks holds the payment, so nobody writes another
+// one meanwhile.
 const sqlOrdered = `/* transactions.ordered */
-SELECT EXISTS (SELECT 1 FROM audit_entries a WHERE a.target = $1::text AND strpos(a.details, $2::text) > 0) AS known`
+SELECT EXISTS (
+    SELECT 1 FROM audit_entries a
+    WHERE a.target = $1::text AND a.action = $2::text AND a.actor_kind = $3::text AND a.actor_id = $4::text AND a.details = $5::text
+) AS known, EXISTS (
+    SELECT 1 FROM transactions t
+    WHERE t.account_id = $6::uuid AND t.mode = $7::text AND t.nonce = $8::text AND NOT t.released AND NOT EXISTS (
+        SELECT 1 FROM idempotency_keys k
+        WHERE k.account_id = t.account_id AND k.mode = t.mode AND k.key_id = t.nonce
+          AND k.expires_at > clock_timestamp() + $9::bigint * interval '1 microsecond')
+) AS over`
 
-// ordered locks a payment and says whether the log has an order about it with that nonce.
-func (s store) ordered(db postgres.Tx, p Payment, target, nonce string) (known bool, err error) {
+// ordered locks a payment and says whether the log has the order, and whether its nonce has
+// had its time, or will within margin.
+func (s store) ordered(ctx context.Context, db postgres.Tx, p Payment, nonce string, e audit.Entry, margin time.Duration) (known, over bool, err error) {
+	details, err := audit.EncodeDetails(e.Details)
+	if err != nil {
+		return false, false, err
+	}
 	var locked Payment
 	found, err := one(db.Raw(sqlLockPayment, p.AccountID, p.ID), &locked)
 	if err == nil && !found {
-		return false, apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
+		return false, false, apierr.New(apierr.PaymentNotFound, "there is no payment with this id")
 	}
+	var row struct{ Known, Over bool }
 	if err == nil {
-		_, err = one(db.Raw(sqlOrdered, target, `"nonce":"`+nonce+`"`), &known)
+		by := audit.ActorOf(ctx)
+		_, err = one(db.Raw(sqlOrdered, e.Target, e.Action, string(by.Kind), by.ID, details, p.AccountID, p.Mode, nonce, margin.Microseconds()), &row)
 	}
-	return known, wrap("look for the order", err)
+	return row.Known, row.Over, wrap("look for the order", err)
 }
 
 const sqlAnyPayment = `/* transactions.any_payment */

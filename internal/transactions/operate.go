@@ -33,8 +33,8 @@ type OperatorOrder struct {
 	Currency    string // of Amount; "": the payment's
 	Reason      string // one of the route's Reasons; a capture must have one
 	Description string // in the operator's own words, at most 255 characters; "": none
-	// Nonce is a UUID that the form drew when it was shown: however often it is sent, money
-	// moves once.
+	// Nonce is a UUID that the form drew when it was shown: however often, and however late, it
+	// is sent, money moves once.
 	Nonce     string
 	RequestID string
 }
@@ -57,10 +57,12 @@ const consoleReference = "console-"
 // policy, whatever the merchant has chosen.
 //
 // Before anything begins, the audit log says who ordered what; if that cannot be written,
-// nothing is done. An order is written once, however often it is sent, and whatever comes
-// of it; who the operator is, the context says (audit.By).
+// nothing is done. What one operator orders is written once, however often it is sent, and
+// whatever comes of it; who the operator is, the context says (audit.By).
 //
-// It fails with what is wrong with the order, or as Execute does.
+// Where a merchant's nonce begins a new life when its answer is forgotten, a form's does not:
+// it may have been left open for days. It is INVALID_STATE then. Otherwise it fails with what
+// is wrong with the order, or as Execute does.
 func (s *Service) Operate(ctx context.Context, o OperatorOrder) (Answer, error) {
 	p, err := s.store.anyPayment(ctx, o.PaymentID)
 	if err != nil {
@@ -70,10 +72,6 @@ func (s *Service) Operate(ctx context.Context, o OperatorOrder) (Answer, error) 
 	if err != nil {
 		return Answer{}, err
 	}
-	// Whoever closes the page has ordered all the same, and the log and the deed belong
-	// together.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
-	defer cancel()
 	if err := s.noteOrder(ctx, o, p, cmd); err != nil {
 		if postgres.IsLockTimeout(err) {
 			return s.busy(cmd)
@@ -141,8 +139,11 @@ func (o OperatorOrder) body(p Payment) (jsontree.Value, error) {
 }
 
 // noteOrder writes the order into the audit log, unless it is there. Whoever sends it
-// twice at once waits at the payment's row, and finds it there.
+// twice at once waits at the payment's row, and finds it there. Whoever closes the page has
+// ordered all the same: the log and the deed belong together.
 func (s *Service) noteOrder(ctx context.Context, o OperatorOrder, p Payment, cmd Command) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
+	defer cancel()
 	e := audit.Entry{
 		Action: orderedActions[o.Route], AccountID: p.AccountID, Target: "payment/" + p.ID.String(),
 		Details: map[string]string{"transaction": o.TransactionID.String(), "nonce": cmd.Nonce},
@@ -157,9 +158,14 @@ func (s *Service) noteOrder(ctx context.Context, o OperatorOrder, p Payment, cmd
 		e.Details["amount"] = cmd.Action.Amount.String()
 	}
 	err := s.store.db.ConfirmedTx(ctx, func(tx postgres.Tx) error {
-		known, err := s.store.ordered(tx, p, e.Target, cmd.Nonce)
-		if known || err != nil {
+		known, over, err := s.store.ordered(ctx, tx, p, cmd.Nonce, e, s.lease)
+		switch {
+		case err != nil:
 			return err
+		case over:
+			return apierr.New(apierr.InvalidState, "this form was sent before, too long ago to be answered again; load the page to see what became of it")
+		case known:
+			return nil
 		}
 		return audit.Append(ctx, tx, e)
 	})

@@ -139,6 +139,65 @@ func TestTwentyClicksAtOnceRefundOnce(t *testing.T) {
 	w.wantBalanced()
 }
 
+// A form that was left open is sent again when its answer has been forgotten. A merchant's
+// nonce would begin a new life then; a form's must not move money twice. Found by a review:
+// it did.
+func TestAFormThatIsSentAgainDaysLaterMovesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.sold("order-1", "100")
+	o := s.ordered(RouteRefund, s.transaction, "40")
+	if _, err := w.service.Operate(ada(t.Context()), o); err != nil {
+		t.Fatal(err)
+	}
+	for name, forget := range map[string]string{
+		"its answer has expired":        `UPDATE idempotency_keys SET expires_at = clock_timestamp() - interval '1 minute' WHERE key_id = $1`,
+		"its answer is about to expire": `UPDATE idempotency_keys SET expires_at = clock_timestamp() + interval '1 second' WHERE key_id = $1`,
+		"its key was purged":            `DELETE FROM idempotency_keys WHERE key_id = $1`,
+	} {
+		w.sql(forget, o.Nonce)
+		if _, err := w.service.Operate(ada(t.Context()), o); !isCode(err, apierr.InvalidState) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n, sum := w.psp.operated(providers.Refund, s.transaction); n != 1 || !sum.Equal(decimal.NewFromInt(40)) {
+		t.Errorf("%d refunds of %s", n, sum)
+	}
+	w.wantOrders(s, "payment.refund_ordered")
+	w.wantBalanced()
+}
+
+// What was ordered under a nonce before says nothing of what is ordered under it now: each
+// wording, and each operator, is in the log. Found by a review: the second was not.
+func TestEachOrderUnderANonceIsInTheLogAsItWasGiven(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.sold("order-1", "100")
+	o := s.ordered(RouteRefund, s.transaction, "4000")
+	if _, err := w.service.Operate(ada(t.Context()), o); err == nil {
+		t.Fatal("more than was paid was refunded")
+	}
+	o.Amount = decimal.NewFromInt(10)
+	if _, err := w.service.Operate(ada(t.Context()), o); err != nil {
+		t.Fatal(err)
+	}
+	grace := audit.By(t.Context(), audit.Actor{Kind: audit.KindOperator, ID: "2", Name: "grace"})
+	if a, err := w.service.Operate(grace, o); err != nil || a.Verdict != idem.Replayed {
+		t.Errorf("%s, %v", a.Verdict, err)
+	}
+	page, err := audit.Log{DB: w.db}.Page(t.Context(), audit.Filter{Target: "payment/" + s.payment}, 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range page.Records {
+		got = append(got, r.Actor.Name+" "+r.Details["amount"])
+	}
+	if want := []string{"grace 10", "ada 10", "ada 4000"}; !slices.Equal(got, want) {
+		t.Errorf("the log has %q, want %q", got, want)
+	}
+}
+
 func TestAnOrderThatCannotBeIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

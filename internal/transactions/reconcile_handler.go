@@ -1,6 +1,8 @@
 package transactions
 
 import (
+	"cmp"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -10,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/audit"
 	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/jsontree"
 )
@@ -39,6 +42,11 @@ func (h *ReconciliationHandler) reconcile(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if w.After == "" { // later steps are of the same order
+		if err := h.note(c.Request().Context(), w); err != nil {
+			return err
+		}
+	}
 	told, err := h.reconciler.Step(c.Request().Context(), w)
 	if err != nil {
 		return err
@@ -49,6 +57,20 @@ func (h *ReconciliationHandler) reconcile(c echo.Context) error {
 		return err
 	}
 	return httpapi.JSON(c, http.StatusOK, answer)
+}
+
+// note writes into the audit log that somebody ordered this: what it finds may be reversed.
+func (h *ReconciliationHandler) note(ctx context.Context, w wish) error {
+	e := audit.Entry{Action: "reconciliation.ordered", Target: "reconciliation", Details: map[string]string{"provider": cmp.Or(w.Provider, "all")}}
+	if w.Ago > 0 {
+		e.Details["since"] = w.Ago.String() + " ago"
+	} else {
+		e.Details["since"] = httpapi.Timestamp(w.Since)
+	}
+	if !w.Until.IsZero() {
+		e.Details["until"] = httpapi.Timestamp(w.Until)
+	}
+	return audit.Log{DB: h.reconciler.service.store.db}.Append(ctx, e)
 }
 
 // Limits of what an operator may ask for.

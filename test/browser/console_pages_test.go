@@ -102,6 +102,7 @@ func (f *furnished) pages() map[string]string {
 		"audit":            "/audit",
 		"operators":        "/operators",
 		"operator":         "/operators/olga",
+		"account":          "/account",
 		"no page":          "/nowhere",
 		"no payment":       "/payments/01a204f5-57f7-77d4-9275-7c7225c4172f",
 		"no nonce":         "/nonces/nobody-has-sent-this",
