@@ -85,6 +85,10 @@ func (c migrateStatusCmd) Run(ctx context.Context, s streams) error {
 		_, err = fmt.Fprintf(s.out, "version %d of %d: %s\n", status.Version, status.Latest, misfit)
 		return err
 	}
+	if missing := status.MissingIndexes; len(missing) > 0 {
+		fmt.Fprintf(s.out, "version %d: instances can serve it, but these indexes are not built: %s; run `payments migrate up`\n", status.Version, strings.Join(missing, ", "))
+		return nil
+	}
 	if status.Version > status.Latest {
 		fmt.Fprintf(s.out, "version %d: one ahead of this binary, which can serve it\n", status.Version)
 		return nil

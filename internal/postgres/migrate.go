@@ -16,9 +16,14 @@ import (
 )
 
 const (
-	// migrationTimeout bounds one migration statement. It is generous, because an
-	// index on a grown table takes minutes.
+	// migrationTimeout bounds one migration statement. It is generous, because a look
+	// at each row of a grown table takes minutes.
 	migrationTimeout = 30 * time.Minute
+
+	// indexTimeout bounds an index that is built beside the traffic. Nobody waits for
+	// it, and one that was given up would begin anew; so it is for one that waits for
+	// a transaction that never ends.
+	indexTimeout = 24 * time.Hour
 
 	// migrationLockTimeout is how long a migration may stand in line for a table:
 	// meanwhile everybody else stands behind it. Half of what the product's own
@@ -53,7 +58,11 @@ var ErrPooled = errors.New("this database URL leads to a pooler such as PgBounce
 type SchemaStatus struct {
 	Version uint `json:"version"` // 0: empty
 	Latest  uint `json:"latest"`  // what this binary needs
-	Dirty   bool `json:"dirty"`   // a migration failed half-way
+	Dirty   bool `json:"dirty"`   // a migration failed half-way, by other means than Migrate
+
+	// MissingIndexes are those of Version that are not there, or are invalid. Instances
+	// serve without them, and search for longer; Migrate builds them.
+	MissingIndexes []string `json:"missing_indexes,omitempty"`
 }
 
 // Misfit says what is wrong with a schema for this binary, and what to do: an error
@@ -77,9 +86,10 @@ func (s SchemaStatus) Misfit() error {
 // direct connection, and says so with ErrPooled.
 //
 // A migration and its version are committed together, so whatever interrupts it,
-// ctx included, leaves a whole schema. It waits for a table only for a moment at a
-// time, in which nobody waits long behind it, and then tries again. tell hears of
-// what takes time; it may be nil.
+// ctx included, leaves a schema that can be served. What may be missing are its indexes
+// on tables in use, which are built after it: the next Migrate builds those that are
+// missing or invalid. It waits for a table only for a moment at a time, in which nobody
+// waits long behind it, and then tries again. tell hears of what takes time; it may be nil.
 func Migrate(ctx context.Context, url string, tell func(string)) error {
 	return migrateFrom(ctx, url, migrations.FS, tell)
 }
@@ -96,17 +106,18 @@ func migrateFrom(ctx context.Context, url string, files fs.FS, tell func(string)
 	if tell == nil {
 		tell = func(string) {}
 	}
-	d := &migrationDriver{ctx: ctx, conn: conn, tell: tell}
+	d := &migrationDriver{ctx: ctx, conn: conn, files: src, tell: tell}
 	m, err := migrate.NewWithInstance("iofs", src, "postgres", d)
 	if err != nil {
 		return errors.Join(fmt.Errorf("prepare migrations: %w", err), d.Close())
 	}
-	m.LockTimeout = 2 * turnTimeout // the driver's own comes first
 	defer func() {
 		_, dbErr := m.Close() // the files are in memory
 		err = errors.Join(err, dbErr)
 	}()
-	err = m.Up()
+	if err = d.begin(); err == nil {
+		err = m.Up()
+	}
 	if dirty := (migrate.ErrDirty{}); errors.As(err, &dirty) || errors.Is(err, fs.ErrNotExist) {
 		s, statusErr := status(ctx, conn)
 		if statusErr == nil && (s.Dirty || s.Version > s.Latest) {
@@ -164,8 +175,8 @@ func connConfig(url string) (*pgx.ConnConfig, error) {
 	return cfg, nil
 }
 
-// Schema reads the version that a database has. It changes nothing, waits for no
-// migration, and needs no direct connection.
+// Schema reads the version that a database has, and which of its indexes are missing. It
+// changes nothing, waits for no migration, and needs no direct connection.
 func Schema(ctx context.Context, url string) (s SchemaStatus, err error) {
 	cfg, err := connConfig(url)
 	if err != nil {
@@ -176,7 +187,15 @@ func Schema(ctx context.Context, url string) (s SchemaStatus, err error) {
 		return s, fmt.Errorf("reach the database: %w", err)
 	}
 	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
-	return status(ctx, conn)
+	if s, err = status(ctx, conn); err != nil || s.Dirty {
+		return s, err
+	}
+	src, err := iofs.New(migrations.FS, ".")
+	if err != nil {
+		return s, fmt.Errorf("read the embedded migrations: %w", err)
+	}
+	s.MissingIndexes, err = missingIndexes(ctx, conn, src, s.Version)
+	return s, err
 }
 
 const sqlSchema = `/* postgres.schema */ SELECT version, dirty FROM schema_migrations`

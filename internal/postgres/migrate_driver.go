@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/golang-migrate/migrate/v4/database"
+	"github.com/golang-migrate/migrate/v4/source"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // migrationDriver is how golang-migrate speaks to PostgreSQL here, in the place of its
@@ -21,10 +19,11 @@ import (
 // empties its table for that, which waits for whoever reads it; and it stands in line
 // for tables, and for other processes, for as long as it takes.
 type migrationDriver struct {
-	ctx  context.Context //nolint:containedctx // Migrate's own: the library's interface has none
-	conn *pgx.Conn
-	tell func(string)
-	next uint // what Run is about to apply
+	ctx   context.Context //nolint:containedctx // Migrate's own: the library's interface has none
+	conn  *pgx.Conn
+	files source.Driver
+	tell  func(string)
+	next  uint // what Run is about to apply
 }
 
 // Open is for drivers that are named in a URL.
@@ -39,14 +38,30 @@ func (d *migrationDriver) Close() error {
 	return d.conn.Close(ctx)
 }
 
-// Lock returns when no other process migrates this schema, and there is a table for
-// its version.
-func (d *migrationDriver) Lock() error {
+// begin returns when no other process migrates this schema, there is a table for its
+// version, and the version that it has wants no index: the next migration, and whoever
+// serves its schema, may rely on the one before being whole.
+func (d *migrationDriver) begin() error {
 	if err := d.takeTurn(d.ctx); err != nil {
 		return err
 	}
-	return d.makeTable(d.ctx)
+	if err := d.makeTable(d.ctx); err != nil {
+		return err
+	}
+	s, err := status(d.ctx, d.conn)
+	if err != nil || s.Dirty {
+		return err // Up tells of the latter
+	}
+	indexes, err := indexesOf(d.files, s.Version)
+	if err != nil {
+		return err
+	}
+	return d.buildIndexes(d.ctx, s.Version, indexes)
 }
+
+// Lock has nothing to do: begin has taken the lock, for which the library would wait only
+// so long.
+func (d *migrationDriver) Lock() error { return nil }
 
 // Unlock leaves it to Close: nobody migrates twice on one connection.
 func (d *migrationDriver) Unlock() error { return nil }
@@ -71,16 +86,20 @@ func (d *migrationDriver) SetVersion(version int, dirty bool) error {
 	return nil
 }
 
-// Run applies a migration and its version, together.
+// Run applies a migration and its version, together, and then builds its indexes.
 func (d *migrationDriver) Run(migration io.Reader) error {
 	body, err := io.ReadAll(migration)
 	if err != nil {
 		return err
 	}
-	if err := d.apply(d.ctx, d.next, string(body)); err != nil {
+	together, indexes, err := parts(string(body))
+	if err == nil {
+		err = d.applyTogether(d.ctx, d.next, together)
+	}
+	if err != nil {
 		return fmt.Errorf("migration %d: %w", d.next, err)
 	}
-	return nil
+	return d.buildIndexes(d.ctx, d.next, indexes)
 }
 
 // Drop is for nobody.
@@ -128,55 +147,14 @@ func (d *migrationDriver) makeTable(ctx context.Context) error {
 	return err
 }
 
-// besideTraffic is the line of a migration behind which each statement runs by itself: what
-// PostgreSQL does CONCURRENTLY cannot be in a transaction, and a release has one migration.
-const besideTraffic = "-- then, beside the traffic:\n"
-
-var (
-	sqlComment      = regexp.MustCompile(`--[^\n]*|(?s:/\*.*?\*/)`)
-	sqlConcurrently = regexp.MustCompile(`(?i)\bCONCURRENTLY\b`)
-)
-
-// parts of a migration: what is one transaction, "" for nothing, and the statements that
-// cannot be in one. A migration without the line that divides them is one or the other.
-func parts(body string) (together string, alone []string) {
-	together, rest, divided := strings.Cut(body, besideTraffic)
-	if !divided {
-		if !sqlConcurrently.MatchString(sqlComment.ReplaceAllString(body, " ")) {
-			return body, nil
-		}
-		together, rest = "", body
-	}
-	for statement := range strings.SplitSeq(sqlComment.ReplaceAllString(rest, " "), ";") {
-		if statement = strings.TrimSpace(statement); statement != "" {
-			alone = append(alone, statement)
-		}
-	}
-	return together, alone
-}
-
-func (d *migrationDriver) apply(ctx context.Context, version uint, body string) error {
-	together, alone := parts(body)
-	if together != "" {
-		if err := d.applyTogether(ctx, version, together, alone != nil); err != nil {
-			return err
-		}
-	}
-	if alone != nil {
-		return d.applyConcurrently(ctx, version, alone)
-	}
-	return nil
-}
-
-// applyTogether runs a migration, or the part of it before what runs beside the traffic,
-// with its version.
-func (d *migrationDriver) applyTogether(ctx context.Context, version uint, body string, more bool) error {
+// applyTogether runs a migration, but for its indexes, and its version in one transaction.
+func (d *migrationDriver) applyTogether(ctx context.Context, version uint, body string) error {
 	for try := 1; ; try++ {
 		err := pgx.BeginFunc(ctx, d.conn, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, body); err != nil {
 				return err
 			}
-			return setVersion(ctx, tx, version, more)
+			return setVersion(ctx, tx, version)
 		})
 		if !IsContention(err) { // nil, too
 			return err
@@ -191,42 +169,9 @@ func (d *migrationDriver) applyTogether(ctx context.Context, version uint, body 
 	}
 }
 
-// applyConcurrently runs statements that wait for old transactions and keep nobody
-// waiting. They are not broken off: half of one stays, and the version says so.
-func (d *migrationDriver) applyConcurrently(ctx context.Context, version uint, statements []string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	ctx = context.WithoutCancel(ctx)
-	if err := setVersion(ctx, d.conn, version, true); err != nil {
-		return err
-	}
-	failed := func(err error) error {
-		return fmt.Errorf("it failed half-way; mend it by hand (docs/operate/database.md): %w", err)
-	}
-	if _, err := d.conn.Exec(ctx, `SET lock_timeout = 0`); err != nil {
-		return failed(err)
-	}
-	for i, statement := range statements {
-		d.tell(fmt.Sprintf("migration %d: %d of %d runs beside the traffic, and ends when it has seen every transaction that is open", version, i+1, len(statements)))
-		if _, err := d.conn.Exec(ctx, statement); err != nil {
-			return failed(err)
-		}
-	}
-	if _, err := d.conn.Exec(ctx, `SET lock_timeout = `+millis(migrationLockTimeout)); err != nil {
-		return failed(err)
-	}
-	return setVersion(ctx, d.conn, version, false)
-}
-
-// executor is a session, or a transaction in it.
-type executor interface {
-	Exec(ctx context.Context, statement string, args ...any) (pgconn.CommandTag, error)
-}
-
 // setVersion keeps nobody from reading the version meanwhile, as TRUNCATE would.
-func setVersion(ctx context.Context, on executor, version uint, dirty bool) error {
-	_, err := on.Exec(ctx, fmt.Sprintf(`DELETE FROM schema_migrations; INSERT INTO schema_migrations (version, dirty) VALUES (%d, %t)`, version, dirty))
+func setVersion(ctx context.Context, tx pgx.Tx, version uint) error {
+	_, err := tx.Exec(ctx, fmt.Sprintf(`DELETE FROM schema_migrations; INSERT INTO schema_migrations (version, dirty) VALUES (%d, false)`, version))
 	return err
 }
 

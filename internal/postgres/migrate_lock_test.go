@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -212,12 +211,13 @@ func TestConcurrentMigrationWaitsForTransactionsAndNobodyForIt(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
 	pgtest.Exec(t, url, `INSERT INTO merchants (account_id, name) VALUES (gen_random_uuid(), 'one'); UPDATE schema_migrations SET version = 1`)
-	next := files(`SELECT 'as it is'`, `-- Serves a test.
+	next := files(`SELECT 'as it is'`, `-- then, beside the traffic:
+-- Serves a test.
 CREATE INDEX CONCURRENTLY merchants_name ON merchants (name)`)
 	holder := connect(t, url)
 	run(t, holder, `BEGIN; UPDATE merchants SET name = 'two'`)
 	m := migrateBeside(t.Context(), url, next)
-	m.awaitTold(t, "runs beside the traffic")
+	m.awaitTold(t, "built beside the traffic")
 	second := migrateBeside(t.Context(), url, next)
 	second.awaitTold(t, "another process migrates this database")
 	select { // longer than a lock may be waited for
@@ -225,7 +225,7 @@ CREATE INDEX CONCURRENTLY merchants_name ON merchants (name)`)
 		t.Fatalf("it did not wait: %v", err)
 	case <-time.After(postgres.MigrationLockTimeout + 500*time.Millisecond):
 	}
-	wantVersion(t, url, postgres.SchemaStatus{Version: 2, Dirty: true})
+	wantVersion(t, url, postgres.SchemaStatus{Version: 2})
 	run(t, holder, `COMMIT`)
 	w := writeBeside(t, url)
 	if err := errors.Join(m.wait(t), second.wait(t)); err != nil {
@@ -261,64 +261,6 @@ func TestMigrationsOfGolangMigrateAreWaitedFor(t *testing.T) {
 		t.Error(err)
 	}
 	wantVersion(t, url, postgres.SchemaStatus{Version: migrations.Latest})
-}
-
-func TestOnlyAStatementMakesAMigrationConcurrent(t *testing.T) {
-	t.Parallel()
-	for body, want := range map[string]bool{
-		`CREATE INDEX CONCURRENTLY i ON t (n)`:                         true,
-		`create unique index concurrently i on t (n);`:                 true,
-		"-- not CONCURRENTLY\nCREATE INDEX i ON t (n)":                 false,
-		"/* not\nCONCURRENTLY */ CREATE INDEX i ON t (n)":              false,
-		"/* a name */ DROP INDEX CONCURRENTLY i -- and nothing else":   true,
-		`ALTER TABLE t ADD COLUMN concurrently_n int`:                  false,
-		"CREATE TABLE t (n int)":                                       false,
-		"-- why\nREINDEX INDEX CONCURRENTLY i":                         true,
-		"/* one */ CREATE INDEX CONCURRENTLY i ON t (n) /* another */": true,
-	} {
-		if together, alone := postgres.MigrationParts(body); (len(alone) == 1) != want || (together == body) == want {
-			t.Errorf("%q: %q and %q", body, together, alone)
-		}
-	}
-}
-
-// A release has one migration, so one may make a column and, behind a line that says so,
-// the index on it, which runs by itself.
-func TestMigrationEndsWithWhatRunsBesideTheTraffic(t *testing.T) {
-	t.Parallel()
-	const (
-		first  = "CREATE TABLE t (n int); CREATE TABLE u (n int);\n"
-		second = "\n-- Serves; a test.\nCREATE INDEX CONCURRENTLY t_n ON t (n);\n\nCREATE INDEX CONCURRENTLY u_n ON u (n);\n"
-	)
-	body := first + "-- then, beside the traffic:\n" + second
-	together, alone := postgres.MigrationParts(body)
-	if together != first || !slices.Equal(alone, []string{"CREATE INDEX CONCURRENTLY t_n ON t (n)", "CREATE INDEX CONCURRENTLY u_n ON u (n)"}) {
-		t.Errorf("divided into %q and %q", together, alone)
-	}
-
-	url := empty(t)
-	if err := postgres.MigrateFrom(t.Context(), url, files(body), nil); err != nil {
-		t.Fatal(err)
-	}
-	wantVersion(t, url, postgres.SchemaStatus{Version: 1})
-	if got := pgtest.Exec(t, url, `SELECT 1 FROM pg_index WHERE indexrelid IN ('t_n'::regclass, 'u_n'::regclass) AND indisvalid`); got != 2 {
-		t.Errorf("%d of 2 indexes can be used", got)
-	}
-}
-
-// Where the part that runs alone fails, what came before it stands, and the version says
-// that it is not the whole.
-func TestMigrationThatFailsBesideTheTrafficSaysSo(t *testing.T) {
-	t.Parallel()
-	url := empty(t)
-	err := postgres.MigrateFrom(t.Context(), url, files("CREATE TABLE t (n int);\n-- then, beside the traffic:\nCREATE INDEX CONCURRENTLY t_m ON t (m);\n"), nil)
-	if err == nil || !strings.Contains(err.Error(), "half-way") {
-		t.Errorf("got %v", err)
-	}
-	wantVersion(t, url, postgres.SchemaStatus{Version: 1, Dirty: true})
-	if got := pgtest.Exec(t, url, `SELECT 1 FROM pg_class WHERE relname = 't'`); got != 1 {
-		t.Error("the table is not there")
-	}
 }
 
 // The migrator opens and ends the transaction of each file.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -86,7 +87,9 @@ func catalog(t *testing.T, dbURL string) []string {
 func wantVersion(t *testing.T, dbURL string, want postgres.SchemaStatus) {
 	t.Helper()
 	want.Latest = migrations.Latest
-	if got, err := postgres.Schema(t.Context(), dbURL); err != nil || got != want {
+	got, err := postgres.Schema(t.Context(), dbURL)
+	got.MissingIndexes = nil // many tests stand at a version of their own files
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("the schema is %+v (%v), want %+v", got, err, want)
 	}
 }
@@ -141,22 +144,28 @@ func TestSchemaGoesUpDownAndUpAgain(t *testing.T) {
 	}
 }
 
-// upTo brings a schema to a version, as a release would whose newest migration that was.
-func upTo(t *testing.T, dbURL string, version int) {
+// release has the migrations up to one, as a release had whose newest that was.
+func release(t *testing.T, version int) fs.FS {
 	t.Helper()
 	names, err := fs.Glob(migrations.FS, "*.up.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	release := fstest.MapFS{}
+	files := fstest.MapFS{}
 	for _, name := range names[:version] {
 		body, err := fs.ReadFile(migrations.FS, name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		release[name] = &fstest.MapFile{Data: body}
+		files[name] = &fstest.MapFile{Data: body}
 	}
-	if err := postgres.MigrateFrom(t.Context(), dbURL, release, nil); err != nil {
+	return files
+}
+
+// upTo brings a schema to a version, as its release would.
+func upTo(t *testing.T, dbURL string, version int) {
+	t.Helper()
+	if err := postgres.MigrateFrom(t.Context(), dbURL, release(t, version), nil); err != nil {
 		t.Fatalf("up to %d: %v", version, err)
 	}
 }
