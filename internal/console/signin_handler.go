@@ -6,17 +6,29 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/oncepay/oncepay/internal/apierr"
+	"github.com/oncepay/oncepay/internal/httpapi"
 	"github.com/oncepay/oncepay/internal/operators"
 )
 
 const (
 	pathSignIn  = "/sign-in"
 	pathAccount = "/account" // where somebody changes their password
+
+	// strangersPerMinute is how often one address may sign in from browsers that the name is
+	// not known in: an office on its first day. Each try has a password hashed.
+	strangersPerMinute = 20
 )
 
+// signInHandler serves the sign-in.
+type signInHandler struct {
+	*Handler
+	strangers *httpapi.Limiter
+}
+
 func (h *Handler) mountSignIn(e *echo.Echo) {
+	s := &signInHandler{h, httpapi.NewLimiter(strangersPerMinute)}
 	e.GET(pathSignIn, h.signInPage)
-	e.POST(pathSignIn, h.signIn)
+	e.POST(pathSignIn, s.signIn)
 	e.POST("/sign-out", h.signOut)
 	e.GET("/invitations/:secret", h.invitation)
 	e.POST("/invitations/:secret", h.accept)
@@ -41,9 +53,16 @@ func (h *Handler) showSignIn(c echo.Context, status int, next, problem string) e
 }
 
 // signIn is POST /sign-in. Its refusal is shown by ShowError, which the limit on wrong
-// credentials from one address comes before.
-func (h *Handler) signIn(c echo.Context) error {
-	done, err := h.o.Operators.SignIn(c.Request().Context(), c.FormValue("name"), c.FormValue(operators.FieldPassword), operators.DeviceOf(c))
+// credentials from one address comes before. Strangers who come too often are refused before
+// anything is looked at; whoever signs in where they have before is not kept by them.
+func (h *signInHandler) signIn(c echo.Context) error {
+	name, device := c.FormValue("name"), operators.DeviceOf(c)
+	if !h.o.Operators.Recognizes(name, device) {
+		if wait := h.strangers.Take(httpapi.AddressOf(c)); wait > 0 {
+			return httpapi.TooMany("too many sign-ins came from this address within a minute; wait a few seconds", wait)
+		}
+	}
+	done, err := h.o.Operators.SignIn(c.Request().Context(), name, c.FormValue(operators.FieldPassword), device)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 // describes it as device cookies.)
 //
 // A try is counted before the password is looked at, and the count is taken back if it was
-// right: of a hundred tries at once, five are looked at.
+// right, or not looked at after all: of a hundred tries at once, five are looked at.
 const (
 	// freeFailures in a row cost no time: people mistype.
 	freeFailures = 5
@@ -31,6 +32,9 @@ const (
 	// reportEvery bounds what failures write to the audit log: one is written down if there
 	// was none for the same name or browser for as long.
 	reportEvery = time.Minute
+	// afterwards bounds what is written about a try whose sender may have gone: a few
+	// statements, and a wait for whoever holds the row.
+	afterwards = 5 * time.Second
 )
 
 // try is a try at a password that has been counted.
@@ -38,17 +42,19 @@ type try struct {
 	subject []byte
 	// failures in a row, with this one.
 	failures int
+	// at is when it was counted, before when the last one was; at, if it is the first.
+	at, before time.Time
 	// report says that this one goes to the audit log, should it be wrong.
 	report bool
 }
 
 // begin counts a try, or refuses it with RATE_LIMITED if it comes too early.
 func (s *Service) begin(ctx context.Context, name, device string) (t try, err error) {
-	t.subject = s.subject(name, device)
+	subject := s.subject(name, device)
 	var wait time.Duration
 	err = s.write(ctx, func(tx postgres.Tx) error {
 		var err error
-		t.failures, t.report, wait, err = s.store.countTry(tx, t.subject)
+		t, wait, err = s.store.countTry(tx, subject)
 		return err
 	})
 	if err != nil {
@@ -68,14 +74,28 @@ func (s *Service) subject(name, device string) []byte {
 	return digest("name\x00" + name)
 }
 
-// failed tells the audit log of a try that was wrong, but not of each. What was given for a
-// name that nobody has is never written down: now and then it is a password in the wrong
-// field, and anybody could fill the log with it. It costs a commit all the same, so that
-// the time it takes tells nothing.
+// excuse takes a try back that failed with err for another reason than what was given: nobody
+// is to wait because the machine was busy. It returns err.
+func (s *Service) excuse(ctx context.Context, t try, err error) error {
+	if e, told := apierr.From(err); err == nil || told && e.Code == apierr.InvalidCredentials {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
+	defer cancel()
+	return errors.Join(err, s.write(ctx, func(tx postgres.Tx) error { return s.store.takeBack(tx, t) }))
+}
+
+// failed tells the audit log of a try that was wrong, but not of each, whether whoever made it
+// waits for the answer or not. What was given for a name that nobody has is never written
+// down: now and then it is a password in the wrong field, and anybody could fill the log with
+// it. It costs a commit all the same, so that the time it takes tells nothing; and it leaves
+// the count as it is, as it does for a name that somebody has, so that the wait tells nothing.
 func (s *Service) failed(ctx context.Context, t try, p personRow, known bool, action string) error {
 	if !t.report {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
+	defer cancel()
 	return s.write(ctx, func(tx postgres.Tx) error {
 		if !known {
 			return s.store.touch(tx, t.subject)
@@ -84,6 +104,13 @@ func (s *Service) failed(ctx context.Context, t try, p personRow, known bool, ac
 			Action: action, Target: target(p.Name), Details: map[string]string{"failures_in_a_row": count(int64(t.failures))},
 		})
 	})
+}
+
+// Recognizes reports whether a browser that shows device is one that somebody has signed in
+// with by that name. It asks nobody, and so costs next to nothing.
+func (s *Service) Recognizes(name, device string) bool {
+	_, known := s.deviceOf(normalName(name), device)
+	return known
 }
 
 // device is what a browser is known by: an id, and the proof that we gave it to whoever

@@ -2,6 +2,7 @@ package operators
 
 import (
 	"context"
+	"errors"
 	"math/bits"
 	"strings"
 	"testing"
@@ -63,11 +64,11 @@ func TestWaitDoublesUpToAQuarterOfAnHour(t *testing.T) {
 	subject := digest("somebody")
 	tries := func() (failures int, wait time.Duration) {
 		t.Helper()
-		failures, _, wait, err := w.store.countTry(w.db.Conn(t.Context()), subject)
+		tried, wait, err := w.store.countTry(w.db.Conn(t.Context()), subject)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return failures, wait
+		return tried.failures, wait
 	}
 	for n := 1; n <= 20; n++ {
 		if failures, wait := tries(); failures != n || wait != 0 {
@@ -230,7 +231,8 @@ func TestFailuresAreWrittenDownOnceAMinute(t *testing.T) {
 	}
 }
 
-// A few hashes are made at a time, so that guessing cannot take the machine's memory.
+// One hash is made at a time for those whom we know and one for strangers, so that guessing
+// takes little of the machine's memory.
 func TestFewHashesAreMadeAtATime(t *testing.T) {
 	t.Parallel()
 	h := newHasher()
@@ -240,23 +242,181 @@ func TestFewHashesAreMadeAtATime(t *testing.T) {
 		<-leave
 		return make([]byte, length)
 	}
-	done := make(chan error, maxHashes)
-	for range maxHashes {
+	done := make(chan error, askers)
+	for by := range askers {
 		go func() {
-			_, err := h.hash(context.WithoutCancel(t.Context()), right)
+			_, err := h.hash(context.WithoutCancel(t.Context()), by, right)
 			done <- err
 		}()
 		<-entered
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := h.hash(ctx, right); err == nil || len(entered) > 0 {
-		t.Errorf("one more was made: %v", err)
+	for by := range askers {
+		if _, err := h.hash(ctx, by, right); err == nil || len(entered) > 0 {
+			t.Errorf("one more was made: %v", err)
+		}
 	}
 	close(leave)
-	for range maxHashes {
+	for range askers {
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// busy keeps somebody's hashes from being made, and has whoever waits for one told at once.
+func (w *world) busy(by asker) (over func()) {
+	w.hasher.wait = time.Millisecond
+	w.hasher.slots[by] <- struct{}{}
+	return func() { <-w.hasher.slots[by] }
+}
+
+// Strangers took both turns at once, and nobody could sign in, or give their password again
+// for a refund.
+func TestCrowdOfStrangersKeepsNobodyWaitingWhomWeKnow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ada := w.first("ada")
+	defer w.busy(stranger)()
+	if code := w.guess("ada"); code != apierr.ServiceUnavailable {
+		t.Errorf("a stranger: %s", code)
+	}
+	if _, err := w.SignIn(t.Context(), "ada", right, w.device("bob", newSecret())); err == nil {
+		t.Error("another's browser is taken for hers")
+	}
+	in, err := w.SignIn(t.Context(), "Ada", right, ada.Device)
+	if err != nil {
+		t.Fatalf("in her browser: %v", err)
+	}
+	if err := w.Confirm(t.Context(), in.Principal, right, ""); err != nil {
+		t.Errorf("her password again: %v", err)
+	}
+	if _, err = w.ChangePassword(t.Context(), in.Principal, right, "another good one", in.Device); err != nil {
+		t.Errorf("another password: %v", err)
+	}
+	l, err := w.ResetPassword(t.Context(), "ada")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Accept(t.Context(), l.Secret, "", right, ""); err != nil {
+		t.Errorf("by a link: %v", err)
+	}
+}
+
+// A password that was not looked at is no wrong one. It counted as one, so that whoever came
+// while the machine was busy had to wait afterwards.
+func TestTryThatWasNotLookedAtIsNotCounted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ada := w.first("ada")
+	row := func() (row string) {
+		t.Helper()
+		const state = `SELECT coalesce(string_agg(failures || ' at ' || failed_at, ''), 'none') FROM operator_failures`
+		if err := w.db.Conn(t.Context()).Raw(state).Row().Scan(&row); err != nil {
+			t.Fatal(err)
+		}
+		return row
+	}
+	calls := map[string]func() error{
+		"signs in": func() error { _, err := w.SignIn(t.Context(), "ada", right, ada.Device); return err },
+		"is asked": func() error { return w.Confirm(t.Context(), ada.Principal, right, ada.Device) },
+		"changes it": func() error {
+			_, err := w.ChangePassword(t.Context(), ada.Principal, right, wrong, ada.Device)
+			return err
+		},
+	}
+	for _, failures := range []int{0, 1, freeFailures + 3} {
+		if failures > 0 { // as long ago as she has to wait
+			w.sql(`INSERT INTO operator_failures (subject, failures, failed_at) VALUES ($1, $2, clock_timestamp() - interval '1 minute')
+				ON CONFLICT ON CONSTRAINT operator_failures_pkey DO UPDATE SET failures = excluded.failures`, w.subject("ada", ada.Device), failures)
+		}
+		before, over := row(), w.busy(recognized)
+		for name, call := range calls {
+			e := refusal(t, call(), apierr.ServiceUnavailable)
+			if after := row(); after != before || e.RetryAfter != 1 {
+				t.Errorf("who %s while it is busy: %s became %s, wait %d s", name, before, after, e.RetryAfter)
+			}
+		}
+		over()
+	}
+	if err := calls["is asked"](); err != nil || row() != "none" {
+		t.Errorf("%s afterwards, %v", row(), err)
+	}
+	// The right password of which no hash can be made anew is no wrong one, either.
+	made := w.hasher.key
+	w.hasher.key = func(password, salt []byte, passes, memory uint32, lanes uint8, length uint32) []byte {
+		defer func() { w.hasher.key, w.hasher.slots[recognized] = made, make(chan struct{}) }() // nobody's turn comes
+		return made(password, salt, passes, memory, lanes, length)
+	}
+	wantCode(t, calls["changes it"](), apierr.ServiceUnavailable)
+	if row() != "none" {
+		t.Errorf("%s after a right one", row())
+	}
+}
+
+// Whoever goes away before the password is looked at has not guessed, and whoever goes away
+// after it has: both are written down although nobody waits for it.
+func TestTryIsSettledThoughWhoeverMadeItHasGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.first("ada")
+	ctx, cancel := context.WithCancel(t.Context())
+	tried, err := w.begin(ctx, "ada", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := w.begin(ctx, "ada", "") // it is another one's
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := w.excuse(ctx, tried, ctx.Err()); !errors.Is(err, context.Canceled) {
+		t.Errorf("it failed with %v", err)
+	}
+	if n := w.number(`SELECT failures FROM operator_failures`); n != 1 {
+		t.Errorf("%d are counted, want the other one", n)
+	}
+	wantCode(t, w.excuse(ctx, second, errWrongPassword()), apierr.InvalidCredentials)
+	if n := w.number(`SELECT failures FROM operator_failures`); n != 1 {
+		t.Errorf("%d are counted: a wrong password stays", n)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	made := w.hasher.key
+	w.hasher.key = func(password, salt []byte, passes, memory uint32, lanes uint8, length uint32) []byte {
+		cancel()
+		return made(password, salt, passes, memory, lanes, length)
+	}
+	w.waited(maxWait)
+	if _, err := w.SignIn(ctx, "ada", wrong, ""); err == nil {
+		t.Error("let in")
+	}
+	if n := w.told("operator.sign_in_failed"); n != 1 || w.number(`SELECT failures FROM operator_failures`) != 2 {
+		t.Errorf("the log has %d of them", n)
+	}
+}
+
+// For a name that nobody has the wait began after the hash, and for another one before: its
+// end told which names there are.
+func TestWaitTellsNotWhetherThereIsSuchAName(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.first("ada")
+	counted := func() int {
+		return w.number(`SELECT (extract(epoch FROM max(failed_at)) * 1000000)::bigint FROM operator_failures`)
+	}
+	made, while := w.hasher.key, 0
+	w.hasher.key = func(password, salt []byte, passes, memory uint32, lanes uint8, length uint32) []byte {
+		while = counted()
+		return made(password, salt, passes, memory, lanes, length)
+	}
+	for _, name := range []string{"ada", "nobody"} {
+		for range 2 * freeFailures {
+			w.guess(name)
+			if after := counted(); after != while {
+				t.Errorf("%s: the wait begins %d µs later", name, after-while)
+			}
+			w.waited(maxWait)
 		}
 	}
 }

@@ -33,7 +33,7 @@ func (s *Service) FirstInvitation(ctx context.Context) (l Link, needed bool, err
 		if l, err = s.link(tx, Invitation{Kind: First, Role: Admin}, uuid.Nil, FirstInvitationLife); err != nil {
 			return err
 		}
-		return audit.Append(ctx, tx, audit.Entry{Action: "operator.invited", Target: target("first"), Details: map[string]string{"role": string(Admin)}})
+		return audit.Append(ctx, tx, audit.Entry{Action: "operator.invited", Target: targetAll, Details: map[string]string{"role": string(Admin)}})
 	})
 	if err != nil || !needed {
 		return Link{}, false, err
@@ -156,7 +156,7 @@ func (s *Service) Accept(ctx context.Context, secret, name, password, device str
 	if err := validatePassword(password, name); err != nil {
 		return SignedIn{}, err
 	}
-	hash, err := s.hasher.hash(ctx, password)
+	hash, err := s.hasher.hash(ctx, recognized, password)
 	if err != nil {
 		return SignedIn{}, err
 	}

@@ -47,7 +47,7 @@ func TestFirstOperatorComesByALinkThatWorksOnce(t *testing.T) {
 	for _, e := range w.written() {
 		told = append(told, fmt.Sprint(e.Actor.Kind, " ", e.Actor.Name, " ", e.Actor.Address, " ", e.Action, " ", e.Target))
 	}
-	want := []string{"system system  operator.invited operator/first", "operator ada@example.org 192.0.2.7 operator.created operator/ada@example.org",
+	want := []string{"system system  operator.invited operators", "operator ada@example.org 192.0.2.7 operator.created operator/ada@example.org",
 		"operator ada@example.org 192.0.2.7 operator.signed_in operator/ada@example.org"}
 	if !slices.Equal(told, want) {
 		t.Errorf("the log has %q", told)
@@ -238,6 +238,15 @@ func TestForgottenPasswordIsReplacedAndEndsAllSessions(t *testing.T) {
 	wantCode(t, err, apierr.NotFound)
 	_, err = w.ResetPassword(t.Context(), "bob")
 	wantCode(t, err, apierr.InvalidState)
+	// Nor does it come back with them: it did, for whoever could read their mail.
+	if _, err := w.Update(t.Context(), "bob", Update{Disabled: new(false)}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Accept(t.Context(), l.Secret, "", right, "")
+	wantCode(t, err, apierr.NotFound)
+	if _, err := w.SignIn(t.Context(), "bob", wrong, ""); err != nil {
+		t.Errorf("with the password they had: %v", err)
+	}
 	_, err = w.ResetPassword(t.Context(), "nobody")
 	wantCode(t, err, apierr.NotFound)
 }

@@ -44,18 +44,29 @@ const (
 	keyLength  = 32
 )
 
+// asker is who wants a hash to be made. One is made at a time for each of the two, so that
+// passwords take 128 MiB of the machine's memory and no more, whoever tries them; and a
+// crowd of strangers keeps nobody waiting whom we know.
+type asker int
+
 const (
-	// maxHashes bounds how many hashes are made at a time: whoever tries passwords gets
-	// 128 MiB of the machine's memory and no more.
-	maxHashes = 2
-	// hashWait bounds how long one waits for its turn. Two at a time take a tenth of a
-	// second, so that fifty are in front of whoever waits longer; they are told to come back.
-	hashWait = 5 * time.Second
+	// recognized is who has shown what we gave them: a session, a link, or the cookie of a
+	// browser that the same name has signed in with. Each of them has few tries.
+	recognized asker = iota
+	// stranger is everybody else, of whom there is no end.
+	stranger
+	askers
 )
 
-// hasher makes and compares hashes of passwords, a few at a time.
+// hashWait bounds how long one waits for its turn. On two cores a hash takes a tenth of a
+// second, and two where the other asker has one made: whoever waits longer has twenty-five
+// or more in front of them, and is told to come back.
+const hashWait = 5 * time.Second
+
+// hasher makes and compares hashes of passwords, one at a time for each asker.
 type hasher struct {
-	slots chan struct{}
+	slots [askers]chan struct{}
+	wait  time.Duration // for a slot
 	cost  cost
 	key   func(password, salt []byte, passes, memory uint32, lanes uint8, length uint32) []byte
 	// nobodys is the hash of a password that there is not. Whoever gives an unknown name is
@@ -64,7 +75,10 @@ type hasher struct {
 }
 
 func newHasher() *hasher {
-	h := &hasher{slots: make(chan struct{}, maxHashes), cost: currentCost, key: argon2.IDKey}
+	h := &hasher{wait: hashWait, cost: currentCost, key: argon2.IDKey}
+	for by := range h.slots {
+		h.slots[by] = make(chan struct{}, 1)
+	}
 	h.nobodys = h.cost.phc(random(saltLength), random(keyLength))
 	return h
 }
@@ -75,25 +89,25 @@ func random(length int) []byte {
 	return b
 }
 
-// derive computes a key when it is its turn.
-func (h *hasher) derive(ctx context.Context, c cost, password string, salt []byte) ([]byte, error) {
-	turn := time.NewTimer(hashWait)
+// derive computes a key when it is the asker's turn. If it fails, none was computed.
+func (h *hasher) derive(ctx context.Context, by asker, c cost, password string, salt []byte) ([]byte, error) {
+	slot, turn := h.slots[by], time.NewTimer(h.wait)
 	defer turn.Stop()
 	select {
-	case h.slots <- struct{}{}:
+	case slot <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-turn.C:
 		return nil, apierr.New(apierr.ServiceUnavailable, "too many passwords are being checked at the moment; try again").Retry(1)
 	}
-	defer func() { <-h.slots }()
+	defer func() { <-slot }()
 	return h.key([]byte(password), salt, c.passes, c.memory, c.lanes, keyLength), nil
 }
 
 // hash makes what is kept of a password.
-func (h *hasher) hash(ctx context.Context, password string) (string, error) {
+func (h *hasher) hash(ctx context.Context, by asker, password string) (string, error) {
 	salt := random(saltLength)
-	key, err := h.derive(ctx, h.cost, password, salt)
+	key, err := h.derive(ctx, by, h.cost, password, salt)
 	if err != nil {
 		return "", err
 	}
@@ -102,13 +116,13 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 
 // matches reports whether a password is the one that was hashed, and whether its hash is to
 // be made anew because it cost less than one does today. Bytes are compared: an accent that
-// is typed in two ways is two passwords.
-func (h *hasher) matches(ctx context.Context, hashed, password string) (ok, outdated bool, err error) {
+// is typed in two ways is two passwords. If it fails, the password was not looked at.
+func (h *hasher) matches(ctx context.Context, by asker, hashed, password string) (ok, outdated bool, err error) {
 	c, salt, want, err := parsePHC(hashed)
 	if err != nil {
 		return false, false, err
 	}
-	got, err := h.derive(ctx, c, password, salt)
+	got, err := h.derive(ctx, by, c, password, salt)
 	if err != nil {
 		return false, false, err
 	}

@@ -49,22 +49,22 @@ func TestPasswordIsJudgedByItsLengthAndByWhatIsTriedFirst(t *testing.T) {
 func TestHashIsOfArgon2idWithTheCostThatRFC9106Recommends(t *testing.T) {
 	t.Parallel()
 	h := newHasher()
-	one, err := h.hash(t.Context(), right)
+	one, err := h.hash(t.Context(), stranger, right)
 	if err != nil || !strings.HasPrefix(one, "$argon2id$v=19$m=65536,t=3,p=4$") {
 		t.Fatalf("%s, %v", one, err)
 	}
-	another, err := h.hash(t.Context(), right)
+	another, err := h.hash(t.Context(), stranger, right)
 	if err != nil || one == another {
 		t.Errorf("two of the same have the same hash, %v", err)
 	}
 	for password, want := range map[string]bool{right: true, wrong: false, "": false, right + "\x00": false} {
-		if ok, outdated, err := h.matches(t.Context(), one, password); ok != want || outdated || err != nil {
+		if ok, outdated, err := h.matches(t.Context(), stranger, one, password); ok != want || outdated || err != nil {
 			t.Errorf("%q: %t, outdated %t, %v", password, ok, outdated, err)
 		}
 	}
 	for _, no := range []string{"", "x", right, "$argon2i$v=19$m=65536,t=3,p=4$AAAAAAAAAAAAAAAAAAAAAA$x", strings.Replace(one, "v=19", "v=16", 1),
 		strings.Replace(one, "m=65536", "m=99999999", 1), strings.Replace(one, "p=4", "p=0", 1), strings.Replace(one, "p=4", "p=300", 1), one[:len(one)-4], one + "$"} {
-		if _, _, err := h.matches(t.Context(), no, right); err == nil || no != "" && strings.Contains(err.Error(), no) {
+		if _, _, err := h.matches(t.Context(), stranger, no, right); err == nil || no != "" && strings.Contains(err.Error(), no) {
 			t.Errorf("%q: %v", no, err)
 		}
 	}

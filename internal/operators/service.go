@@ -50,6 +50,10 @@ func (s *Service) write(ctx context.Context, f func(tx postgres.Tx) error) error
 	return err
 }
 
+// targetAll is what the first operator's link is about in the audit log: nobody in particular,
+// whatever the name that is chosen.
+const targetAll = "operators"
+
 // target is an operator as the audit log names one.
 func target(name string) string { return "operator/" + name }
 
@@ -66,8 +70,9 @@ func (s *Service) Get(ctx context.Context, name string) (Person, error) {
 }
 
 // Update changes somebody's role, or whether they may sign in, and returns them as they are
-// now. What changed holds at once, and ends all of their sessions. The last admin who may
-// sign in stays one: that is INVALID_STATE.
+// now. What changed holds at once, and ends all of their sessions; being disabled also ends
+// the link by which they could choose another password. The last admin who may sign in stays
+// one: that is INVALID_STATE.
 func (s *Service) Update(ctx context.Context, name string, u Update) (p Person, err error) {
 	if u.Role == nil && u.Disabled == nil {
 		return Person{}, apierr.New(apierr.MissingParameters, "$.role or $.disabled is required")
@@ -117,6 +122,12 @@ func (s *Service) update(ctx context.Context, tx postgres.Tx, was personRow, rol
 	}
 	if _, err := s.store.endSessions(tx, was.ID); err != nil {
 		return Person{}, err
+	}
+	if disabled && !wasDisabled {
+		// Whoever may have their mail must not come back with them.
+		if _, err := s.store.endInvitations(tx, was.Name); err != nil {
+			return Person{}, err
+		}
 	}
 	is, err := s.store.byName(tx, was.Name)
 	if err != nil {

@@ -17,20 +17,31 @@ func errSessionEnded() error {
 // nobody has and somebody who is disabled take the same path and get the same answer,
 // INVALID_CREDENTIALS. After five wrong ones in a row, who comes too early gets
 // RATE_LIMITED with Retry-After, and the password is not looked at. device is what the
-// browser is known by; "" if it is not known.
+// browser is known by; "" if it is not known. Where too many are waiting it is
+// SERVICE_UNAVAILABLE, which does not count as a wrong one.
 func (s *Service) SignIn(ctx context.Context, name, password, device string) (SignedIn, error) {
 	name = normalName(name)
-	c, err := s.check(ctx, name, password, device, "operator.sign_in_failed")
+	by := stranger
+	if s.Recognizes(name, device) {
+		by = recognized
+	}
+	c, err := s.check(ctx, by, name, password, device, "operator.sign_in_failed")
 	if err != nil {
 		return SignedIn{}, err
 	}
 	anew := ""
 	if c.outdated {
-		if anew, err = s.hasher.hash(ctx, password); err != nil {
-			return SignedIn{}, err
+		if anew, err = s.hasher.hash(ctx, by, password); err != nil {
+			return SignedIn{}, s.excuse(ctx, c.try, err)
 		}
 	}
-	var in SignedIn
+	in, err := s.signIn(ctx, c, anew, device)
+	return in, s.excuse(ctx, c.try, err)
+}
+
+// signIn begins a session for whoever has given the right password. anew is the password's
+// new hash; "" leaves it as it is.
+func (s *Service) signIn(ctx context.Context, c checked, anew, device string) (in SignedIn, err error) {
 	err = s.write(ctx, func(tx postgres.Tx) error {
 		if anew != "" {
 			if err := s.store.lock(tx); err != nil { // before the row that is to be written
@@ -84,24 +95,24 @@ type checked struct {
 	outdated bool // its hash is to be made anew
 }
 
-// check counts a try and looks at the password. action is what the audit log calls a wrong
-// one.
-func (s *Service) check(ctx context.Context, name, password, device, action string) (checked, error) {
+// check counts a try and looks at the password. by is who waits for it, and action is what
+// the audit log calls a wrong one.
+func (s *Service) check(ctx context.Context, by asker, name, password, device, action string) (checked, error) {
 	t, err := s.begin(ctx, name, device)
 	if err != nil {
 		return checked{}, err
 	}
 	r, known, err := s.find(ctx, name)
 	if err != nil {
-		return checked{}, err
+		return checked{}, s.excuse(ctx, t, err)
 	}
 	hash := s.hasher.nobodys
 	if known {
 		hash = r.PasswordHash
 	}
-	ok, outdated, err := s.hasher.matches(ctx, hash, password)
+	ok, outdated, err := s.hasher.matches(ctx, by, hash, password)
 	if err != nil {
-		return checked{}, err
+		return checked{}, s.excuse(ctx, t, err)
 	}
 	if !ok || !known || r.DisabledAt != nil {
 		if err := s.failed(ctx, t, r, known, action); err != nil {
@@ -195,7 +206,7 @@ func (s *Service) confirm(ctx context.Context, p Principal, password, device str
 	if p.Kind != audit.KindOperator {
 		return checked{}, apierr.New(apierr.InvalidCredentials, "only somebody who has signed in can give their password again")
 	}
-	c, err := s.check(ctx, p.Name, password, device, "operator.confirmation_failed")
+	c, err := s.check(ctx, recognized, p.Name, password, device, "operator.confirmation_failed")
 	if e, told := apierr.From(err); told && e.Code == apierr.InvalidCredentials {
 		return checked{}, apierr.New(apierr.InvalidCredentials, "the password is wrong")
 	}
@@ -212,11 +223,16 @@ func (s *Service) ChangePassword(ctx context.Context, p Principal, current, pass
 	if err != nil {
 		return SignedIn{}, err
 	}
-	hash, err := s.hasher.hash(ctx, password)
+	hash, err := s.hasher.hash(ctx, recognized, password)
 	if err != nil {
-		return SignedIn{}, err
+		return SignedIn{}, s.excuse(ctx, c.try, err)
 	}
-	var in SignedIn
+	in, err := s.change(ctx, c, hash, device)
+	return in, s.excuse(ctx, c.try, err)
+}
+
+// change gives somebody another password who has given the one they have.
+func (s *Service) change(ctx context.Context, c checked, hash, device string) (in SignedIn, err error) {
 	err = s.write(ctx, func(tx postgres.Tx) error {
 		if err := s.store.lock(tx); err != nil {
 			return err
