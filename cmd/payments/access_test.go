@@ -45,15 +45,15 @@ func (r *running) askers() []asker {
 	}
 	for i, role := range roles {
 		name := "person-" + string(role)
-		link, err := r.app.operators.Invite(ctx, name, role)
+		link, err := r.operators.Invite(ctx, name, role)
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		in, err := r.app.operators.Accept(ctx, link.Secret, name, "a long password of "+string(role), "")
+		in, err := r.operators.Accept(ctx, link.Secret, name, "a long password of "+string(role), "")
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		_, token, err := r.app.operators.CreateToken(ctx, fmt.Sprint("token ", i), role, 24*time.Hour)
+		_, token, err := r.operators.CreateToken(ctx, fmt.Sprint("token ", i), role, 24*time.Hour)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -39,20 +39,20 @@ func (r *running) deeds(o, other owned, console bool) []deed {
 	r.t.Helper()
 	ctx, kind := r.t.Context(), map[bool]string{true: "console", false: "api"}[console]
 	person := func(name string) string {
-		link, err := r.app.operators.Invite(ctx, name+"-"+kind, operators.Viewer)
+		link, err := r.operators.Invite(ctx, name+"-"+kind, operators.Viewer)
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		if _, err = r.app.operators.Accept(ctx, link.Secret, "", "a long password of "+kind, ""); err != nil {
+		if _, err = r.operators.Accept(ctx, link.Secret, "", "a long password of "+kind, ""); err != nil {
 			r.t.Fatal(err)
 		}
 		return name + "-" + kind
 	}
 	grace, joan := person("grace"), person("joan")
-	if _, err := r.app.operators.Invite(ctx, "late-"+kind, operators.Viewer); err != nil {
+	if _, err := r.operators.Invite(ctx, "late-"+kind, operators.Viewer); err != nil {
 		r.t.Fatal(err)
 	}
-	made, _, err := r.app.operators.CreateToken(ctx, "a program", operators.Viewer, operators.DefaultTokenLife)
+	made, _, err := r.operators.CreateToken(ctx, "a program", operators.Viewer, operators.DefaultTokenLife)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -120,15 +120,15 @@ func TestEveryChangeIsInTheAuditLogWithWhoAndWhence(t *testing.T) {
 	r := start(t)
 	ctx := t.Context()
 	const password = "a long password of the chief"
-	link, err := r.app.operators.Invite(ctx, "chief", operators.Admin)
+	link, err := r.operators.Invite(ctx, "chief", operators.Admin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := r.app.operators.Accept(ctx, link.Secret, "", password, "")
+	in, err := r.operators.Accept(ctx, link.Secret, "", password, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, secret, err := r.app.operators.CreateToken(ctx, "deeds", operators.Admin, operators.DefaultTokenLife)
+	made, secret, err := r.operators.CreateToken(ctx, "deeds", operators.Admin, operators.DefaultTokenLife)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestWhoComesInIsInTheAuditLogAndAStrangersNameIsNot(t *testing.T) {
 	t.Parallel()
 	r := start(t)
 	const password = "a long password of the first"
-	link, _, err := r.app.operators.FirstInvitation(t.Context())
+	link, _, err := r.operators.FirstInvitation(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,11 +263,11 @@ func TestAnOrderUnderSomebodyElsesNonceIsInTheAuditLog(t *testing.T) {
 		name, amount string
 		status       int
 	}{{"ada", "5000", http.StatusBadRequest}, {"grace", "7.50", http.StatusSeeOther}} {
-		link, err := r.app.operators.Invite(t.Context(), by.name, operators.Operator)
+		link, err := r.operators.Invite(t.Context(), by.name, operators.Operator)
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, err := r.app.operators.Accept(t.Context(), link.Secret, "", password, "")
+		in, err := r.operators.Accept(t.Context(), link.Secret, "", password, "")
 		if err != nil {
 			t.Fatal(err)
 		}

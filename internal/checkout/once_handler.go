@@ -78,6 +78,7 @@ func (h *Handler) once(c echo.Context, r idem.Route, ch change) error {
 	}
 	switch {
 	case !o.cmd.Protected():
+		httpapi.LineOf(c).Unprotected = true
 		httpapi.SetAdvice(c, "look whether it is there before you send it again")
 	case o.cmd.Policy.Echo:
 		c.Response().Header().Set(o.cmd.Policy.Headers[0], o.cmd.Sent)

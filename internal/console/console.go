@@ -74,13 +74,21 @@ func (p page) Sections() []section {
 // SignedIn reports whether there is anybody who has signed in.
 func (p page) SignedIn() bool { return p.Who.Kind == audit.KindOperator }
 
-// noncePath is the page of a nonce, which may hold any printable character.
-func noncePath(nonce string) string { return "/nonces/" + url.PathEscape(nonce) }
+// noncePath is the page of a nonce, which may hold any printable character. Browsers take
+// "." and ".." for directories, however they are written: those two are in the query.
+func noncePath(nonce string) string {
+	if nonce == "." || nonce == ".." {
+		return "/nonces?" + url.Values{paramNonce: {nonce}}.Encode()
+	}
+	return "/nonces/" + url.PathEscape(nonce)
+}
 
 // localPath is where somebody goes on to after they have signed in: a path of ours, and
-// nobody else's page.
+// nobody else's page. Browsers take a backslash for a slash, and leave some of what is not
+// visible out before they look; whatever our own links lead to is visible ASCII.
 func localPath(next string) string {
-	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n\t") {
+	odd := func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' }
+	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsFunc(next, odd) {
 		return "/"
 	}
 	return next

@@ -98,7 +98,7 @@ func parseFilter(q url.Values) filter {
 		r.wrong(paramCurrency, "must be a currency's three letters, such as USD")
 	}
 	f.Order, f.ResponseCode = r.text(paramOrder), r.text(paramCode)
-	f.Nonce, f.Customer = r.text(paramNonce), r.text(paramCustomer)
+	f.Nonce, f.Customer = r.nonce(paramNonce), r.text(paramCustomer)
 	f.given, f.Problems = r.given, r.problems
 	return f
 }
@@ -162,6 +162,16 @@ func (r *filterReader) text(param string) string {
 		return v
 	}
 	return ""
+}
+
+// nonce may be longer than a text: see findableNonce.
+func (r *filterReader) nonce(param string) string {
+	v := r.given.Get(param)
+	if v != "" && !findableNonce(v) {
+		r.wrong(param, "must have only printable ASCII characters")
+		return ""
+	}
+	return v
 }
 
 // Given is a parameter as it came, for its field in the form.

@@ -54,7 +54,7 @@ func TestAFilterThatCannotBeLookedUpSaysWhichFieldAndWhy(t *testing.T) {
 		"status": {secret, "pending"}, "sub_status": {secret}, "mode": {secret, "TEST"}, "account": {secret, "{" + uuid.NewString() + "}"},
 		"before": {secret}, "from": {secret, "2026-02-30", "01.02.2026", "2026-1-1"}, "to": {secret, "yesterday"},
 		"min": {secret, "-1", "1e99999", "1,5", "NaN", strings.Repeat("1", 41)}, "max": {secret, "--1"}, "currency": {secret, "E", "U$D", "EURO"},
-		"order": {strings.Repeat("o", 256), "a\x00b", "a\nb", "\xff"}, "nonce": {strings.Repeat("n", 256)}, "response_code": {"\x1b[31m"}, "customer": {"\xc3\x28"},
+		"order": {strings.Repeat("o", 256), "a\x00b", "a\nb", "\xff"}, "nonce": {strings.Repeat("n", 8<<10+1), "n" + strings.Repeat("é", 200), "a\x00b"}, "response_code": {"\x1b[31m"}, "customer": {"\xc3\x28"},
 	} {
 		for _, v := range values {
 			f := parseFilter(url.Values{param: {v}})
@@ -67,6 +67,9 @@ func TestAFilterThatCannotBeLookedUpSaysWhichFieldAndWhy(t *testing.T) {
 		if f := parseFilter(q); len(f.Problems) != 1 {
 			t.Errorf("%v: %q", q, f.Problems)
 		}
+	}
+	if f := parseFilter(url.Values{"nonce": {strings.Repeat("n", 8<<10)}}); len(f.Problems) != 0 || len(f.Nonce) != 8<<10 {
+		t.Errorf("a long nonce: %q", f.Problems)
 	}
 	if f := parseFilter(url.Values{"from": {"2026-02-02"}, "to": {"2026-02-02"}, "min": {"1"}, "max": {"1.00"}}); len(f.Problems) != 0 {
 		t.Errorf("one day, one amount: %q", f.Problems)

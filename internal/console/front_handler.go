@@ -134,7 +134,7 @@ func tilesOf(hour telemetry.Counts, now transactions.Backlog) []tile {
 	if half := hour.Quantile(.5); half.Known {
 		slow.Note = "half within " + writeEstimate(half)
 	}
-	unresolved := tile{Name: "Unresolved", Value: grouped(int64(now.Unresolved)), Note: "nothing is open", Path: "/unsettled"}
+	unresolved := tile{Name: "Unresolved", Value: grouped(int64(now.Unresolved)), Note: "nothing is unknown", Path: "/unsettled"}
 	if now.Unresolved > 0 {
 		unresolved.Note = "the oldest for " + ago(time.Duration(now.OldestSeconds)*time.Second)
 	}
@@ -144,7 +144,7 @@ func tilesOf(hour telemetry.Counts, now transactions.Backlog) []tile {
 	}
 	return []tile{
 		requests,
-		{Name: "Begun", Value: grouped(hour.Began), Note: "with a new nonce"},
+		{Name: "Begun", Value: grouped(hour.Began), Note: "with a new nonce, or taken over"},
 		slow,
 		{Name: "Replayed", Value: share(hour.Replayed, hour.Nonces()).say(writeShare), Note: grouped(hour.Replayed) + " of " + grouped(hour.Nonces()) + " with a nonce"},
 		{Name: "Conflicts", Value: grouped(hour.Conflicts), Note: "nonce in process, or another body"},

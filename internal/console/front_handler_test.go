@@ -44,8 +44,8 @@ func TestTheOverviewSaysWhatHappenedAndWhatWaits(t *testing.T) {
 		t.Fatal(a)
 	}
 	for name, want := range map[string]string{
-		"Requests": "3 · none answered with 5xx", "Begun": "1 · with a new nonce", "Replayed": "66.7 % · 2 of 3 with a nonce",
-		"Conflicts": "0 · nonce in process, or another body", "Unresolved": "0 · nothing is open", "Parked": "0 · nobody has to decide",
+		"Requests": "3 · none answered with 5xx", "Begun": "1 · with a new nonce, or taken over", "Replayed": "66.7 % · 2 of 3 with a nonce",
+		"Conflicts": "0 · nonce in process, or another body", "Unresolved": "0 · nothing is unknown", "Parked": "0 · nobody has to decide",
 	} {
 		if got := tileOf(t, a.body, name); got != want {
 			t.Errorf("%s: %s, not %s", name, got, want)

@@ -90,11 +90,7 @@ func (h *Handler) ShowError(c echo.Context, e *apierr.Error) error {
 	r := c.Request()
 	signingIn := c.Path() == pathSignIn && r.Method == http.MethodPost
 	if e.Status == http.StatusUnauthorized && !signingIn {
-		next := pathSignIn
-		if r.Method == http.MethodGet && !fromScript(c) && c.Path() != "" && c.Path() != "/" { // not back to nowhere
-			next += "?" + url.Values{"next": {r.URL.RequestURI()}}.Encode()
-		}
-		return seeOther(c, next)
+		return seeOther(c, pathSignIn+after(c))
 	}
 	if e.Status == http.StatusUnauthorized {
 		return h.showSignIn(c, e.Status, localPath(c.FormValue("next")), joined(e))
@@ -108,6 +104,23 @@ func (h *Handler) ShowError(c echo.Context, e *apierr.Error) error {
 		return err
 	}
 	return sendPage(c, e.Status, body)
+}
+
+// after is the query by which the sign-in leads back to the page that somebody asked for, or
+// whose script did; "" for the overview, and for what is no page.
+func after(c echo.Context) string {
+	next := c.Request().URL.RequestURI()
+	if fromScript(c) {
+		page, err := url.Parse(c.Request().Header.Get("HX-Current-URL"))
+		if err != nil {
+			return ""
+		}
+		next = page.RequestURI()
+	}
+	if c.Request().Method != http.MethodGet || c.Path() == "" || localPath(next) == "/" {
+		return ""
+	}
+	return "?" + url.Values{"next": {next}}.Encode()
 }
 
 // sendAsset is GET /assets/{file}.

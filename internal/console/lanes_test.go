@@ -88,6 +88,15 @@ func tales() map[string]transactions.Life {
 		"fresh": tale(transactions.Succeeded, transactions.KeyAnswered, 201).
 			request(0, "new").call(ms, "send", "approved", 2, "").event(3*ms, "SUCCEEDED/APPROVED", "provider").
 			request(4200*ms, "replayed").request(1300*ms, "replayed").request(75*time.Hour, "replayed", "amount", "metadata"),
+		"refund declined": tale(transactions.Declined, transactions.KeyAnswered, 200).verdict("Not refunded: 20.00 USD was declined (DO_NOT_HONOR) on 2026-11-22 02:06:31 UTC.").
+			request(0, "new").call(ms, "send", "declined", 44, "").event(45*ms, "SUCCEEDED/APPROVED", "provider"),
+		"refund decided late": tale(transactions.Succeeded, transactions.KeyAnswered, 200).
+			request(0, "new").call(ms, "send", "pending", 44, "").event(45*ms, "REFUNDED/PENDING_PROVIDER_CONFIRMATION", "provider").
+			taken(30*s, "recovery").call(ms, "inquire", "approved", 9, "").event(10*ms, "REFUNDED/REFUNDED", "provider"),
+		"authorized": tale(transactions.Succeeded, transactions.KeyAnswered, 201).
+			request(0, "new").call(ms, "send", "approved", 51, "").event(52*ms, "PENDING/AUTHORIZED", "provider"),
+		"authorization over": tale(transactions.Expired, transactions.KeyAnswered, 201).
+			request(0, "new").call(ms, "send", "approved", 51, "").event(52*ms, "PENDING/AUTHORIZED", "provider").event(50*time.Hour, "EXPIRED/EXPIRED", "expired"),
 		"declined": tale(transactions.Declined, transactions.KeyAnswered, 201).verdict("Not charged: 45.67 USD was declined (INSUFFICIENT_FUNDS) on 2026-11-22 02:06:31 UTC.").
 			request(0, "new").call(ms, "send", "declined", 212, "").event(213*ms, "DECLINED/DECLINED", "provider"),
 		"mismatch": tale(transactions.Succeeded, transactions.KeyAnswered, 201).
@@ -335,6 +344,39 @@ func TestLeasesEndAsTheirHoldersDid(t *testing.T) {
 	}
 }
 
+// A payment stays paid when a refund is declined, and waits when it was authorized: the
+// colour is that of what the nonce was about, and never the payment's.
+func TestTheEventThatSettlesALifeHasItsColour(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string][]tone{
+		"fresh": {good}, "declined": {bad}, "refund declined": {bad}, "refund decided late": {waiting, good}, "authorized": {good},
+		"authorization over": {waiting, bad}, "asynchronous": {waiting, good}, "accepted": {waiting}, "never reached": {bad}, "at work": nil,
+	} {
+		life := tales()[name]
+		var got []tone
+		for _, sc := range tell(life, "m-", storyNow).scenes {
+			if !strings.Contains(sc.text, "The payment is now ") {
+				continue
+			}
+			if settled := sc.tone != waiting; settled != strings.HasPrefix(sc.text, "Settled as "+string(life.Transaction.Status)) {
+				t.Errorf("%s: %q is %s", name, sc.text, sc.tone)
+			}
+			got = append(got, sc.tone)
+			for _, st := range sc.strokes {
+				if st.tone != sc.tone {
+					t.Errorf("%s: %q is %s, and its stroke %q %s", name, sc.text, sc.tone, st.label, st.tone)
+				}
+			}
+			if sp := sc.spots[0]; sp.tone != sc.tone || sc.tone != waiting && sp.label != string(life.Transaction.Status) {
+				t.Errorf("%s: %q is %s, and its mark %q %s", name, sc.text, sc.tone, sp.label, sp.tone)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: the events are %v, not %v", name, got, want)
+		}
+	}
+}
+
 func TestABreakIsShownOnlyWhereNothingWasHeard(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]int{"fresh": 0, "crash and recovery": 1, "crash and the client": 1, "lost answer": 0, "frozen holder": 1, "parked": 0} {
@@ -510,7 +552,7 @@ func TestLinksToNoncesAreEscaped(t *testing.T) {
 	t.Parallel()
 	for nonce, want := range map[string]string{
 		"a/b": "/nonces/a%2Fb", "100%": "/nonces/100%25", "a?b#c": "/nonces/a%3Fb%23c", "a b": "/nonces/a%20b", "order-71-a": "/nonces/order-71-a",
-		"..": "/nonces?nonce=..",
+		"..": "/nonces?nonce=..", ".": "/nonces?nonce=.", "...": "/nonces/...",
 	} {
 		v := view(nonce, tales()["fresh"])
 		paper := want + "?print=1"
@@ -529,11 +571,13 @@ func TestLinksToNoncesAreEscaped(t *testing.T) {
 func TestLivesAreNumberedFromTheOldestAndLeadOn(t *testing.T) {
 	t.Parallel()
 	life := tales()["fresh"]
-	v := viewNonce(transactions.Lives{Nonce: "a/b", Lives: []transactions.Life{life, life, life}, Next: "01a20101-28f4-7b37-85b4-b9a7b7aea93a"}, "", storyNow,
+	other := life // whose are not counted along
+	other.Mode = "live"
+	v := viewNonce(transactions.Lives{Nonce: "a/b", Lives: []transactions.Life{life, other, life, life}, Next: "01a20101-28f4-7b37-85b4-b9a7b7aea93a"}, "", storyNow,
 		func(transactions.Life) string { return "Corner shop" }, func(transactions.Life) string { return "" })
 	body := nonceOf(t, "layout", v)
 	first, last := strings.Index(body, "Life 3 of 3"), strings.Index(body, "Life 1 of 3")
-	if first < 0 || last < first {
+	if first < 0 || last < first || strings.Count(body, ">Life ") != 3 {
 		t.Error("the lives have no numbers, or the wrong ones")
 	}
 	if !strings.Contains(body, `href="/nonces/a%2Fb?after=01a20101-28f4-7b37-85b4-b9a7b7aea93a"`) {

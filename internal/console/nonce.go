@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,24 +32,15 @@ type nonceView struct {
 }
 
 // Path is where the page is.
-func (v nonceView) Path() string { return nonceLink(v.Nonce, nil) }
+func (v nonceView) Path() string { return noncePath(v.Nonce) }
 
-// nonceLink is the page of a nonce with a query. Browsers take "." and ".." for directories,
-// however they are written: those two are in the query. nil is no query.
+// nonceLink is the page of a nonce with a query.
 func nonceLink(nonce string, query url.Values) string {
-	path := "/nonces"
-	if query == nil {
-		query = url.Values{}
+	path, mark := noncePath(nonce), "?"
+	if strings.Contains(path, mark) {
+		mark = "&"
 	}
-	if nonce == "." || nonce == ".." {
-		query.Set("nonce", nonce)
-	} else {
-		path = noncePath(nonce)
-	}
-	if len(query) > 0 {
-		path += "?" + query.Encode()
-	}
-	return path
+	return path + mark + query.Encode()
 }
 
 // lifeView is one life on the page.
@@ -55,10 +48,13 @@ type lifeView struct {
 	transactions.Life
 	Prefix   string
 	Merchant string
-	Tone     tone
-	Word     string // what the tone says
-	Answer   string
-	Picture  picture
+	// Nth is which of its merchant's lives in this mode it is, and Of how many there are, both
+	// of those on this page, the oldest first.
+	Nth, Of int
+	Tone    tone
+	Word    string // what the tone says
+	Answer  string
+	Picture picture
 	// Send is the request once more, as a command; "": it cannot be told, or would be a new one.
 	Send string
 }
@@ -138,7 +134,23 @@ func viewNonce(found transactions.Lives, base string, now time.Time, merchant, s
 		}
 		v.Lives = append(v.Lives, l)
 	}
+	numberLives(v.Lives)
 	return v
+}
+
+// numberLives counts the lives, the newest first, each merchant's and mode's for itself: what one
+// does with a nonce has nothing to do with another's.
+func numberLives(lives []lifeView) {
+	type whose struct{ account, mode string }
+	of := map[whose]int{}
+	for i := range slices.Backward(lives) {
+		w := whose{lives[i].AccountID, lives[i].Mode}
+		of[w]++
+		lives[i].Nth = of[w]
+	}
+	for i, l := range lives {
+		lives[i].Of = of[whose{l.AccountID, l.Mode}]
+	}
 }
 
 // opened are the items with all their facts in sight.

@@ -26,7 +26,7 @@ func (h *Handler) mountNonces(e *echo.Echo) {
 const (
 	// maxNonceShown bounds what is looked for, in bytes: as much as a header can bring.
 	maxNonceShown = 8 << 10
-	// maxNonceKept is the longest nonce that is kept as it is, and no shorter than what is
+	// maxNonceKept is, in bytes, the longest nonce that is kept as it is, and no shorter than what is
 	// kept of a longer one: see package idem.
 	maxNonceKept = 255
 )
@@ -41,14 +41,20 @@ func nonceOfPath(c echo.Context) (string, error) {
 			return "", apierr.New(apierr.InvalidParameters, "the nonce in the path must be percent-encoded")
 		}
 	}
-	kept := len(nonce) <= maxNonceKept && utf8.ValidString(nonce) && !strings.ContainsFunc(nonce, unicode.IsControl)
 	switch {
 	case nonce == "":
 		return "", apierr.New(apierr.MissingParameters, "nonce is required")
-	case len(nonce) > maxNonceShown, !idem.ValidNonce(nonce) && !kept:
+	case !findableNonce(nonce):
 		return "", apierr.New(apierr.InvalidParameters, "nonce must have only printable ASCII characters")
 	}
 	return nonce, nil
+}
+
+// findableNonce says whether anything may be known of it: as a client sent it, or as what is
+// kept of one that is too long.
+func findableNonce(nonce string) bool {
+	sent := len(nonce) <= maxNonceShown && idem.ValidNonce(nonce)
+	return sent || len(nonce) <= maxNonceKept && utf8.ValidString(nonce) && !strings.ContainsFunc(nonce, unicode.IsControl)
 }
 
 // noncePage is GET /nonces/{nonce}, or ?nonce=: what became of it, in everybody's lives.

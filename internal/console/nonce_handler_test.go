@@ -56,7 +56,7 @@ func TestEveryNonceThatAMerchantMaySendHasAPage(t *testing.T) {
 	b := w.as(operators.Viewer)
 	for _, nonce := range []string{"a/b", "100%", "a?b#c", "a%2Fb", "..", ".", `a"b'<b>`, "a+b&c=d", "//x"} {
 		w.made(nonce, nil)
-		r := b.get(nonceLink(nonce, nil))
+		r := b.get(noncePath(nonce))
 		if r.status != http.StatusOK {
 			t.Errorf("the page of %q: %d", nonce, r.status)
 		}
@@ -99,7 +99,7 @@ func TestNothingThatAMerchantSendsRunsOnTheNoncePage(t *testing.T) {
 	})
 	w.pay(nonce, map[string]any{"description": "another", `"><script>alert(4)</script>`: 1})
 	b := w.as(operators.Viewer)
-	for _, path := range []string{nonceLink(nonce, nil), nonceLink(nonce, url.Values{"print": {"1"}})} {
+	for _, path := range []string{noncePath(nonce), nonceLink(nonce, url.Values{"print": {"1"}})} {
 		r := b.get(path)
 		if r.status != http.StatusOK || strings.Contains(r.body, "<script>alert") || strings.Contains(r.body, "<img src=x") {
 			t.Errorf("%s: %s", path, r)

@@ -89,6 +89,9 @@ type paymentPage struct {
 	// nothing can be ordered here: a person who does not see a refund arrive must not be led
 	// to send a second one.
 	Waiting []transactions.FileTransaction
+	// Accepted are those that the provider has accepted and not decided. They are known of, and
+	// another partial refund beside one may be meant: it is named, and the forms stay.
+	Accepted []transactions.FileTransaction
 }
 
 // ByID is one of the transactions; nil if it is none of those shown.
@@ -202,8 +205,14 @@ func (h *Handler) file(ctx context.Context, id uuid.UUID) (paymentPage, error) {
 	}
 	p := paymentPage{PaymentFile: f}
 	for _, t := range f.Transactions {
-		if t.TargetID != uuid.Nil && t.Status == transactions.Created && t.Type != transactions.Chargeback {
+		if t.TargetID == uuid.Nil || t.Type == transactions.Chargeback {
+			continue
+		}
+		if t.Status == transactions.Created {
 			p.Waiting = append(p.Waiting, t)
+		}
+		if t.Status == transactions.Pending {
+			p.Accepted = append(p.Accepted, t)
 		}
 	}
 	for _, possible := range f.Possible {
@@ -308,6 +317,9 @@ func (h *Handler) refused(c echo.Context, o transactions.OperatorOrder, e *apier
 		return seeOther(c, donePath(o, e.Code == apierr.IdempotencyKeyReused, e.Code == apierr.InvalidState))
 	}
 	p.Problem = strings.ReplaceAll(refusalOf(e), "retry with the same key", "send the form again")
+	if e.Code == apierr.IdempotencyKeyReused { // by an order about another payment
+		p.Problem = "Nothing was done: this form was used for another order. Load the page again."
+	}
 	for i, f := range p.Orders {
 		if f.Route == o.Route && f.TransactionID == o.TransactionID {
 			p.Orders[i].Amount, p.Orders[i].Reason, p.Orders[i].Description = c.FormValue(fieldAmount), o.Reason, o.Description

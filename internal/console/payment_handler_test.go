@@ -302,6 +302,59 @@ func TestARefundThatIsNotKnownOfLeavesNoFormForAnother(t *testing.T) {
 	}
 }
 
+// One that the provider has accepted and not decided is named. Another one beside it is legal,
+// and nobody orders it without having read of the first.
+func TestARefundThatIsAcceptedIsNamedAboveTheForms(t *testing.T) {
+	t.Parallel()
+	w := newConsole(t)
+	p := w.made("", nil)
+	b := w.as(operators.Operator)
+	path, form := b.form(p, "refund")
+	form = with(form, "amount", "20", "description", "sandbox:pending-then-approve=60s")
+	a := b.post(path, form)
+	if got := w.refunds(p); a.status != http.StatusSeeOther || len(got) != 1 || got[0] != "20.00 PENDING" {
+		t.Fatalf("refunds are %q: %s", got, a)
+	}
+	page := b.get(p.path())
+	notice, forms := strings.Index(page.body, "A REFUND of 20.00 USD is under way: the provider has accepted it"), strings.Index(page.body, `action="`+path+`"`)
+	if notice < 0 || forms < notice || !strings.Contains(page.body, "What is ordered here comes on top of it.") || !strings.Contains(page.body, "at most 25.67") {
+		t.Errorf("the notice is at %d, the form at %d: %s", notice, forms, page)
+	}
+	p = w.made("", map[string]any{"merchant_order_id": "order-2"})
+	path, form = b.form(p, "refund")
+	if a := b.post(path, with(form, "description", "sandbox:pending-then-approve=60s")); a.status != http.StatusSeeOther {
+		t.Fatal(a)
+	}
+	page = b.get(p.path())
+	if !strings.Contains(page.body, "Until it has, nothing else can be ordered.") || strings.Contains(page.body, `class="action"`) {
+		t.Errorf("all of it is under way: %s", page)
+	}
+}
+
+// A form whose nonce is spent on another payment's order moves nothing, and says why in words
+// for whoever has never heard of a header.
+func TestAFormThatWasUsedForAnotherOrderIsRefusedInWords(t *testing.T) {
+	t.Parallel()
+	w := newConsole(t)
+	first, second := w.made("", nil), w.made("", map[string]any{"merchant_order_id": "order-2"})
+	b := w.as(operators.Operator)
+	path, form := b.form(first, "refund")
+	if a := b.post(path, form); a.status != http.StatusSeeOther {
+		t.Fatal(a)
+	}
+	path, other := b.form(second, "refund")
+	a := b.post(path, with(other, "nonce", form.Get("nonce")))
+	if a.status != http.StatusUnprocessableEntity || !strings.Contains(a.body, "this form was used for another order. Load the page again.") || strings.Contains(a.body, "Idempotency-Key") {
+		t.Errorf("%d %s", a.status, a)
+	}
+	if strings.Contains(a.body, `value="`+form.Get("nonce")+`"`) {
+		t.Error("the form has the spent nonce")
+	}
+	if got := w.refunds(second); len(got) != 0 {
+		t.Errorf("refunds are %q", got)
+	}
+}
+
 // A link can have the page tell what became of an order, and nothing else.
 func TestNobodysWordsAreOnAPaymentsPage(t *testing.T) {
 	t.Parallel()

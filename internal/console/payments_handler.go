@@ -85,6 +85,24 @@ func (p paymentsPage) More() bool { return p.Next != uuid.Nil }
 // Bounded says that the page ends where enough was looked at, and not because it is full.
 func (p paymentsPage) Bounded() bool { return p.More() && len(p.Payments) < maxRows }
 
+// Empty says what there is none of, where the list is empty.
+func (p paymentsPage) Empty() string {
+	older := p.Filter.Before != uuid.Nil
+	switch {
+	case p.Bounded() && older:
+		return "None of these among those that were looked at."
+	case p.Bounded():
+		return "None of these among the newest that were looked at."
+	case older && p.Filter.Active():
+		return "No older payment fits the filter."
+	case older:
+		return "There are no older payments."
+	case p.Filter.Active():
+		return "No payment fits the filter."
+	}
+	return "There are no payments yet."
+}
+
 // Newest is where the list begins.
 func (p paymentsPage) Newest() string { return p.Filter.link(pathPayments) }
 

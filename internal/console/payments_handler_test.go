@@ -17,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/oncepay/oncepay/internal/operators"
+	"github.com/oncepay/oncepay/internal/transactions"
 )
 
 // ids are the payments that a list shows, in its order.
@@ -176,6 +177,35 @@ func TestAPageOfPaymentsIsFollowedByOlderOnesAndIsNotLive(t *testing.T) {
 	}
 	if !strings.Contains(second.body, `href="/payments?mode=test"`) {
 		t.Error("there is no way back to the newest")
+	}
+}
+
+func TestAnEmptyListSaysWhatThereIsNoneOf(t *testing.T) {
+	t.Parallel()
+	filtered, older := filter{given: url.Values{paramStatus: {"ERROR"}}}, filter{Before: uuid.New()}
+	both := filter{given: filtered.given, Before: older.Before}
+	further := transactions.PaymentPage{Next: uuid.New()}
+	for want, p := range map[string]paymentsPage{
+		"There are no payments yet.":                          {},
+		"There are no older payments.":                        {Filter: older},
+		"No payment fits the filter.":                         {Filter: filtered},
+		"No older payment fits the filter.":                   {Filter: both},
+		"None of these among the newest that were looked at.": {Filter: filtered, PaymentPage: further},
+		"None of these among those that were looked at.":      {Filter: both, PaymentPage: further},
+	} {
+		if got := p.Empty(); got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+	w := newConsole(t)
+	p := w.made("", nil)
+	b := w.as(operators.Viewer)
+	if a := b.get("/payments?mode=test&before=" + p.payment); !strings.Contains(a.body, "No older payment fits the filter.") {
+		t.Errorf("after the last one: %s", a)
+	}
+	// Of a nonce, not all is looked at, however little there is.
+	if a := b.get("/payments?nonce=" + p.nonce); !strings.Contains(a.body, "among its newest 5,000 transactions") {
+		t.Errorf("of a nonce: %s", a)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -109,6 +110,7 @@ type story struct {
 	life   transactions.Life
 	prefix string // of the anchors, so that several lives fit on one page
 	now    time.Time
+	end    int // the moment that settled it; -1: nothing has
 
 	scenes []scene
 	items  []item
@@ -119,8 +121,8 @@ type story struct {
 
 // tell makes the story of a life.
 func tell(life transactions.Life, prefix string, now time.Time) *story {
-	s := &story{life: life, prefix: prefix, now: now}
 	moments := life.Timeline
+	s := &story{life: life, prefix: prefix, now: now, end: settledAt(life)}
 	for _, m := range moments {
 		if called(m.Kind) {
 			s.calls++
@@ -142,6 +144,18 @@ func tell(life transactions.Life, prefix string, now time.Time) *story {
 	}
 	s.finish()
 	return s
+}
+
+// settledAt is the moment that settled a life: its last event, if it is settled at all.
+func settledAt(life transactions.Life) int {
+	if life.Transaction.Status.Terminal() {
+		for i, m := range slices.Backward(life.Timeline) {
+			if m.Kind == "event" {
+				return i
+			}
+		}
+	}
+	return -1
 }
 
 // begin shows the claim of a life whose first request is not on the timeline: what a request
@@ -202,6 +216,9 @@ func (s *story) anchorOf(i int) string { return s.prefix + strconv.Itoa(i+1) }
 // add tells one moment.
 func (s *story) add(i int, m transactions.Moment) {
 	sc := s.sceneOf(m)
+	if i == s.end {
+		s.settle(&sc, m)
+	}
 	sc.anchor, sc.time = s.anchorOf(i), momentTime(m)
 	s.before(m, sc)
 	s.scenes = append(s.scenes, sc)
@@ -428,23 +445,39 @@ func exchange(m transactions.Moment) scene {
 	return sc
 }
 
-// change is an event. Where a request holds the transaction, it is its answer, too.
+// change is an event. Where a request holds the transaction, it is its answer, too. It tells
+// what the payment is since then, which says nothing of how this life went: a payment stays
+// paid when a refund is declined, and waits for its capture when it was authorized. Until one
+// settles the life, nothing is decided.
 func (s *story) change(m transactions.Moment) scene {
 	status, _, _ := strings.Cut(m.Outcome, "/")
-	t := tone(statusClass(status))
 	sc := scene{
-		text: "Now " + m.Outcome + because(m.By), brief: "Now " + m.Outcome, tone: t,
-		strokes: []stroke{{from: laneAPI, to: laneDatabase, label: "writes it down", tone: t}},
-		spots:   []spot{{laneDatabase, "square", status, t}},
+		text: "The payment is now " + m.Outcome + because(m.By), brief: "Payment now " + m.Outcome, tone: waiting,
+		strokes: []stroke{{from: laneAPI, to: laneDatabase, label: "writes it down", tone: waiting}},
+		spots:   []spot{{laneDatabase, "square", status, waiting}},
 	}
 	if s.open != nil && s.open.by == "request" {
 		label := "answer"
 		if s.life.AnswerStatus != nil {
 			label = fmt.Sprintf("answer: %d", *s.life.AnswerStatus)
 		}
-		sc.strokes = append(sc.strokes, stroke{from: laneAPI, to: laneClient, label: label, tone: t})
+		sc.strokes = append(sc.strokes, stroke{from: laneAPI, to: laneClient, label: label, tone: waiting})
 	}
 	return sc
+}
+
+// settle makes an event the one that settled the life, with the life's own judgement: it is
+// the transaction's status that was written down.
+func (s *story) settle(sc *scene, m transactions.Moment) {
+	status := string(s.life.Transaction.Status)
+	sc.text, sc.brief = "Settled as "+status+because(m.By)+". The payment is now "+m.Outcome, "Settled as "+status
+	sc.tone, _ = judge(s.life)
+	for i := range sc.strokes {
+		sc.strokes[i].tone = sc.tone
+	}
+	for i := range sc.spots {
+		sc.spots[i].tone, sc.spots[i].label = sc.tone, status
+	}
 }
 
 func because(cause string) string {

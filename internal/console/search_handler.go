@@ -44,7 +44,7 @@ func (searchPage) Heading(k transactions.FoundKind) string {
 }
 
 // Path is the page of what was found; "" where there is none.
-func (searchPage) Path(f transactions.Found) string { return foundPath(f) }
+func (p searchPage) Path(f transactions.Found) string { return foundPath(p.Results, f) }
 
 // All is where everything of a kind is listed that can be; "" where it cannot.
 func (p searchPage) All(k transactions.FoundKind) string {
@@ -55,10 +55,12 @@ func (p searchPage) All(k transactions.FoundKind) string {
 	return filter{}.link(pathPayments, param, p.Query)
 }
 
-func foundPath(f transactions.Found) string {
+// foundPath is the page of f. A nonce is called what it was searched for: one that is too long
+// is not kept as it is.
+func foundPath(r transactions.Results, f transactions.Found) string {
 	switch {
 	case f.Kind == transactions.FoundNonce:
-		return noncePath(f.Nonce)
+		return noncePath(r.Query)
 	case f.TransactionID != uuid.Nil:
 		return transactionPath(f.PaymentID, f.TransactionID)
 	case f.PaymentID != uuid.Nil:
@@ -85,7 +87,7 @@ func (h *Handler) search(c echo.Context) error {
 		return err
 	}
 	if only, ok := found.Only(); ok {
-		return c.Redirect(http.StatusSeeOther, foundPath(only))
+		return c.Redirect(http.StatusSeeOther, foundPath(found, only))
 	}
 	return h.show(c, http.StatusOK, "search", p)
 }
@@ -93,7 +95,7 @@ func (h *Handler) search(c echo.Context) error {
 // shown is what was searched for as the page repeats it: no longer than what can be found.
 func shown(q string) string {
 	q = strings.TrimSpace(strings.ToValidUTF8(q, "\uFFFD"))
-	if r := []rune(q); len(r) > maxFilterText {
+	if r := []rune(q); len(r) > maxFilterText && !findableNonce(q) {
 		return string(r[:maxFilterText])
 	}
 	return q

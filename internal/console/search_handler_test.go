@@ -3,11 +3,13 @@ package console
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/uuid"
 
+	"github.com/oncepay/oncepay/internal/idem"
 	"github.com/oncepay/oncepay/internal/operators"
 )
 
@@ -38,6 +40,34 @@ func TestWhoeverFindsOneThingIsLedToIt(t *testing.T) {
 	a := b.get("/search?q=order-b")
 	if a.status != http.StatusOK || len(ids(a)) != 2 || !strings.Contains(a.body, "Payments of an order") || !strings.Contains(a.body, `value="order-b"`) {
 		t.Errorf("two payments of an order: %s", a)
+	}
+}
+
+// Some policies know no limit. What is kept of such a nonce is not what the merchant has.
+func TestALongNonceIsFoundAsItWasSent(t *testing.T) {
+	t.Parallel()
+	w := newConsole(t)
+	nonce := strings.Repeat("long nonce ", 100) + "1"
+	p := w.made("", nil)
+	w.sql(`UPDATE transactions SET nonce = $1 WHERE id = $2`, idem.KeyOf(nonce), uuid.MustParse(p.transaction))
+	b := w.as(operators.Viewer)
+	a := b.get("/search?" + url.Values{"q": {nonce}}.Encode())
+	if a.status != http.StatusSeeOther || a.header.Get("Location") != noncePath(nonce) {
+		t.Fatalf("led to %q: %s", a.header.Get("Location"), a)
+	}
+	kept := b.get(a.header.Get("Location"))
+	if kept.status != http.StatusOK || !strings.Contains(kept.body, p.transaction) || !strings.Contains(kept.body, "<h1 class=\"mono\">"+nonce+"</h1>") {
+		t.Errorf("the page is %s", kept)
+	}
+	if list := b.get("/payments?" + url.Values{"nonce": {nonce}}.Encode()); !slices.Equal(ids(list), []string{p.payment}) || !strings.Contains(list.body, `value="`+nonce+`"`) {
+		t.Errorf("the list is %s", list)
+	}
+	other := b.get("/search?" + url.Values{"q": {nonce + "2"}}.Encode())
+	if other.status != http.StatusOK || !strings.Contains(other.body, "<code>"+nonce+"2</code>") || !strings.Contains(other.body, `value="`+nonce+`2"`) {
+		t.Errorf("another one: %s", other)
+	}
+	if a := b.get("/search?q=" + strings.Repeat("n", maxNonceShown+1)); a.status != http.StatusBadRequest {
+		t.Errorf("what no header brings: %s", a)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"github.com/oncepay/oncepay/internal/operators"
 )
 
@@ -126,6 +128,10 @@ func TestAnOpenPageDoesNotKeepItsSessionAlive(t *testing.T) {
 	if a.status != http.StatusNoContent || a.header.Get("HX-Redirect") != pathSignIn {
 		t.Errorf("the page is not led to the sign-in: %d, %q", a.status, a.header.Get("HX-Redirect"))
 	}
+	a = b.get("/payments/rows", "HX-Request", "true", "HX-Current-URL", w.URL+"/payments?mode=test")
+	if want := pathSignIn + "?next=%2Fpayments%3Fmode%3Dtest"; a.header.Get("HX-Redirect") != want {
+		t.Errorf("the list is led to %q, want %q", a.header.Get("HX-Redirect"), want)
+	}
 }
 
 func TestSomebodyChangesTheirPassword(t *testing.T) {
@@ -164,5 +170,45 @@ func TestSomebodyChangesTheirPassword(t *testing.T) {
 	}
 	if a := w.nobody().signIn(b.Name, better, "/"); a.status != http.StatusSeeOther {
 		t.Errorf("the new one does not: %d", a.status)
+	}
+}
+
+// One address without credentials kept everybody from signing in. Now it is refused after a
+// few, and nothing is looked at, while whoever has signed in before in that browser goes on.
+func TestAnAddressThatTriesOftenKeepsOnlyStrangersWaiting(t *testing.T) {
+	t.Parallel()
+	w := newConsole(t)
+	b := w.as(operators.Viewer)
+	if a := b.post("/sign-out", url.Values{}); a.status != http.StatusSeeOther {
+		t.Fatal(a)
+	}
+	refused := 0
+	for range 3 * strangersPerMinute {
+		a := w.nobody().signIn(uuid.NewString(), testPassword, "/")
+		switch {
+		case a.status == http.StatusTooManyRequests && a.header.Get("Retry-After") != "":
+			refused++
+		case a.status != http.StatusUnauthorized:
+			t.Fatalf("a stranger: %s", a)
+		}
+	}
+	const tried = `SELECT 1 FROM operator_failures WHERE $1`
+	if n := w.sql(tried, true); refused < strangersPerMinute || n != int64(3*strangersPerMinute-refused) {
+		t.Errorf("%d were refused, and %d counted", refused, n)
+	}
+	for range 3 { // in the same browser, at the same address
+		if a := b.signIn(strings.ToUpper(b.Name), testPassword, "/"); a.status != http.StatusSeeOther {
+			t.Fatalf("somebody in their browser: %s", a)
+		}
+	}
+}
+
+// The link by which an installation is set up is nobody's: somebody may be called "first".
+func TestTheFirstLinkIsNoOperatorInTheAuditLog(t *testing.T) {
+	t.Parallel()
+	w := newConsole(t)
+	a := w.as(operators.Admin).get(pathAudit + "?action=operator.invited")
+	if !strings.Contains(a.body, `href="/audit?target=operators"`) || strings.Contains(a.body, `href="/operators/`) {
+		t.Errorf("%s", a)
 	}
 }

@@ -56,6 +56,38 @@ type unsettledPage struct {
 	Resolved *transactions.FileTransaction
 	// Refused is a decision that was not carried out; nil: none.
 	Refused *decision
+	// Open is what that decision is about, where it can still be decided and is not among those
+	// of the page; else nil.
+	Open *transactions.FileTransaction
+}
+
+// decisionForm is a form by which a person decides.
+type decisionForm struct {
+	TransactionID uuid.UUID
+	Who           string // whose password is asked for
+	Reference     string // the provider's: as it was given, or as far as it is known
+	// NotYet is from when on it can be decided that it failed, where that is to come; else nil.
+	// Whoever decides too early all the same is refused.
+	NotYet  *time.Time
+	Refused *decision
+}
+
+// OpenForm is the form for what the page does not list.
+func (p unsettledPage) OpenForm(who string) decisionForm {
+	return decisionForm{TransactionID: p.Open.ID, Who: who, Reference: p.Refused.Reference, Refused: p.Refused}
+}
+
+// RefusedPath is where what was not decided is looked at: here, or with its payment.
+func (p unsettledPage) RefusedPath() string {
+	id := p.Refused.TransactionID.String()
+	if p.Open != nil || p.lists(p.Refused.TransactionID) {
+		return "#" + id
+	}
+	return "/transactions/" + id
+}
+
+func (p unsettledPage) lists(id uuid.UUID) bool {
+	return slices.ContainsFunc(p.Transactions, func(t transactions.Unsettled) bool { return t.TransactionID == id })
 }
 
 // unsettledRow is one of them, with what was said of it.
@@ -74,6 +106,18 @@ func (p unsettledPage) Rows() []unsettledRow {
 		}
 	}
 	return rows
+}
+
+// Form is the form by which it is decided.
+func (r unsettledRow) Form(who string) decisionForm {
+	f := decisionForm{TransactionID: r.TransactionID, Who: who, Reference: r.ProviderReference, Refused: r.Refused}
+	if r.Refused != nil {
+		f.Reference = r.Refused.Reference
+	}
+	if r.Resolvable && !r.FailedPossible {
+		f.NotYet = &r.FailedFrom
+	}
+	return f
 }
 
 // State is in words what is the matter.
@@ -150,7 +194,9 @@ func (h *Handler) unsettledPage(c echo.Context) error {
 	}
 	ctx := c.Request().Context()
 	if id, ok := fields.ParseID(c.QueryParam("resolved")); ok {
-		p.Resolved = h.decided(ctx, id)
+		if t := h.transaction(ctx, id); t != nil && t.Status.Terminal() {
+			p.Resolved = t
+		}
 	}
 	var err error
 	if p.UnsettledPage, err = h.o.Payments.Unsettled(ctx, p.Filter, after, 0); err != nil {
@@ -159,8 +205,9 @@ func (h *Handler) unsettledPage(c echo.Context) error {
 	return h.show(c, http.StatusOK, "unsettled", page{Title: "Unsettled", Section: pathUnsettled, Data: p})
 }
 
-// decided is a transaction whose outcome is known now; nil if there is nothing to tell.
-func (h *Handler) decided(ctx context.Context, id uuid.UUID) *transactions.FileTransaction {
+// transaction is one that the page tells of beside its list; nil if it cannot be read: the page
+// is of use without it.
+func (h *Handler) transaction(ctx context.Context, id uuid.UUID) *transactions.FileTransaction {
 	payment, err := h.o.Payments.PaymentOf(ctx, id)
 	if err != nil {
 		return nil
@@ -169,11 +216,7 @@ func (h *Handler) decided(ctx context.Context, id uuid.UUID) *transactions.FileT
 	if err != nil {
 		return nil
 	}
-	t := paymentPage{PaymentFile: f}.ByID(id)
-	if t == nil || !t.Status.Terminal() {
-		return nil
-	}
-	return t
+	return paymentPage{PaymentFile: f}.ByID(id)
 }
 
 // resolve is POST /transactions/{transaction_id}/resolve.
@@ -198,12 +241,24 @@ func (h *Handler) resolve(c echo.Context) error {
 		}
 	}
 	said.Problem = refusalOf(no)
+	return h.showRefused(c, no.Status, said)
+}
+
+// showRefused shows the page after a decision was refused, with the form as it was filled in,
+// however far down the list what it is about may be.
+func (h *Handler) showRefused(c echo.Context, status int, said decision) error {
+	ctx := c.Request().Context()
 	p := unsettledPage{Refused: &said}
 	var err error
-	if p.UnsettledPage, err = h.o.Payments.Unsettled(c.Request().Context(), p.Filter, uuid.Nil, 0); err != nil {
+	if p.UnsettledPage, err = h.o.Payments.Unsettled(ctx, p.Filter, uuid.Nil, 0); err != nil {
 		return err
 	}
-	return h.show(c, no.Status, "unsettled", page{Title: "Unsettled", Section: pathUnsettled, Data: p})
+	if !p.lists(said.TransactionID) {
+		if t := h.transaction(ctx, said.TransactionID); t != nil && !t.Status.Terminal() {
+			p.Open = t
+		}
+	}
+	return h.show(c, status, "unsettled", page{Title: "Unsettled", Section: pathUnsettled, Data: p})
 }
 
 // read is the decision as it is carried out, by the rules of the operator's API.

@@ -3,6 +3,7 @@ package console
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -153,6 +154,46 @@ func TestADecisionThatCannotBeCarriedOutIsExplained(t *testing.T) {
 	}
 	if got := w.file(p); got.Status != "SUCCEEDED" {
 		t.Errorf("it is %s", got.Status)
+	}
+}
+
+// Whoever is refused keeps what they typed, however many wait longer, and whatever became of
+// it meanwhile.
+func TestARefusedDecisionIsShownWhereverItStandsInTheList(t *testing.T) {
+	t.Parallel()
+	w := newConsole(t)
+	p := w.unknown("order-1")
+	const more = 60 // than a page has
+	w.sql(`INSERT INTO transactions SELECT (jsonb_populate_record(t, jsonb_build_object(
+			'id', overlay(t.id::text PLACING lpad(n::text, 12, '0') FROM 25), 'nonce', 'copy-' || n, 'created_at', t.created_at - interval '1 hour'))).*
+		FROM transactions t, generate_series(1, ` + strconv.Itoa(more) + `) n WHERE t.id = '` + p.transaction + `'`)
+	b := w.as(operators.Operator)
+	path := "/transactions/" + p.transaction + "/resolve"
+	if page := b.get("/unsettled"); strings.Contains(page.body, `action="`+path+`"`) {
+		t.Fatal("it is on the first page")
+	}
+	a := b.post(path, with(resolving("succeeded"), "reason", strings.Repeat("why ", 126)))
+	for _, want := range []string{`href="#` + p.transaction + `"`, `id="` + p.transaction + `"`, `action="` + path + `"`, "why why", `value="ref-1"`, "reason must have 1 to 500", "further down the list"} {
+		if a.status != http.StatusBadRequest || !strings.Contains(a.body, want) {
+			t.Errorf("%d, there is no %q", a.status, want)
+		}
+	}
+	if strings.Count(a.body, "<details class=\"action\" open>") != 1 {
+		t.Errorf("another form is open: %s", a)
+	}
+	// While somebody works on it there is no form for it, but there is one for who had it.
+	w.sql(`UPDATE transactions SET lease_until = clock_timestamp() + interval '1 hour', created_at = created_at - interval '2 hours' WHERE id = $1::uuid`, p.transaction)
+	a = b.post(path, resolving("succeeded"))
+	if a.status != http.StatusConflict || !strings.Contains(a.body, `action="`+path+`"`) || !strings.Contains(a.body, "seen on the provider&#39;s page") {
+		t.Errorf("somebody is at work: %d %s", a.status, a)
+	}
+	w.sql(`UPDATE transactions SET lease_until = clock_timestamp() WHERE id = $1::uuid`, p.transaction)
+	if a := b.post(path, resolving("succeeded")); a.status != http.StatusSeeOther {
+		t.Fatal(a)
+	}
+	a = b.post(path, resolving("succeeded"))
+	if a.status != http.StatusConflict || !strings.Contains(a.body, `href="/transactions/`+p.transaction+`"`) || strings.Contains(a.body, `action="`+path+`"`) {
+		t.Errorf("it is settled: %d %s", a.status, a)
 	}
 }
 

@@ -57,6 +57,8 @@ type Line struct {
 	TransactionID string
 	Provider      string
 	ProviderTime  time.Duration
+	// Unprotected says that the request came without a nonce, where its policy lets it.
+	Unprotected bool
 	// Code is that of an error which the handler has written itself.
 	Code string
 }

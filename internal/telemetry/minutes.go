@@ -48,6 +48,10 @@ func (t *tally) request(s httpapi.Seen) {
 	if s.Status >= 500 {
 		t.failures.Add(1)
 	}
+	t.durations[bucketOf(s.Duration.Seconds())].Add(1)
+	if s.Line.Unprotected {
+		return
+	}
 	switch idem.Verdict(s.Line.Verdict) {
 	case idem.New, idem.Resumed:
 		t.began.Add(1)
@@ -55,9 +59,8 @@ func (t *tally) request(s httpapi.Seen) {
 		t.replayed.Add(1)
 	case idem.InProcess, idem.Mismatch:
 		t.conflicts.Add(1)
-	default: // rejected before it began, or a request without a nonce
+	default: // rejected before it began, or about nothing that has a nonce
 	}
-	t.durations[bucketOf(s.Duration.Seconds())].Add(1)
 }
 
 // bucketOf is the first bucket whose bound is not less, as in Prometheus.

@@ -100,12 +100,13 @@ func TestWhatIsCountedIsWhatMerchantsAsked(t *testing.T) {
 	for _, v := range []idem.Verdict{idem.New, idem.Resumed, idem.Replayed, idem.InProcess, idem.Mismatch, idem.Rejected, ""} {
 		answered(x.Requests(Public), httpapi.Seen{Method: "POST", Route: "/v1/payments", Status: 201, Line: httpapi.Line{Verdict: string(v)}})
 	}
+	answered(x.Requests(Public), httpapi.Seen{Method: "POST", Route: "/v1/payments", Status: 201, Line: httpapi.Line{Verdict: string(idem.New), Unprotected: true}})
 	answered(x.Requests(Public), httpapi.Seen{Method: "POST", Route: "/v1/payments", Status: 502})
 	answered(x.Requests(Public), httpapi.Seen{Method: "GET", Route: "", Status: 404})
 	answered(x.Requests(Public), httpapi.Seen{Method: "GET", Route: httpapi.LivezPath, Status: 200})
 	answered(x.Requests(Public), httpapi.Seen{Method: "GET", Route: httpapi.ReadyzPath, Status: 503})
 	answered(x.Requests(Admin), httpapi.Seen{Method: "GET", Route: "/metrics", Status: 500})
-	want := Counts{Requests: 9, Failures: 1, Began: 2, Replayed: 1, Conflicts: 2}
+	want := Counts{Requests: 10, Failures: 1, Began: 2, Replayed: 1, Conflicts: 2}
 	if got := countedIn(x.metrics.tally.counts()); got != want {
 		t.Errorf("it has counted %+v, not %+v", got, want)
 	}

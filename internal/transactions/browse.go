@@ -27,6 +27,9 @@ const (
 	// maxSearch is the longest text that is searched for, in characters: as long as an
 	// order or a customer may be called.
 	maxSearch = 255
+	// maxSearchedNonce is the longest nonce that is, in bytes: some policies know no limit,
+	// and this is as much as a header brings.
+	maxSearchedNonce = 8 << 10
 )
 
 // FoundKind says as what something was found.
@@ -108,16 +111,20 @@ func (r Results) Only() (Found, bool) {
 
 // Search finds what is called q, exactly: a nonce, an order, a provider's reference, a
 // customer of a merchant's, a payment link's code, or the id of a payment, a transaction, a
-// customer, a checkout session or a payment link. Blanks around q don't count. It fails with
-// INVALID_PARAMETERS if q is longer than 255 characters or is no plain text; an empty q
-// finds nothing.
+// customer, a checkout session or a payment link. Blanks around q don't count. What is
+// longer than 255 characters can only be a nonce, of up to 8192. It fails with
+// INVALID_PARAMETERS if q is neither, or is no plain text; an empty q finds nothing.
 func (s *Service) Search(ctx context.Context, q string) (Results, error) {
 	q = strings.TrimSpace(q)
 	r := Results{Query: q}
 	if q == "" {
 		return r, nil
 	}
-	if utf8.RuneCountInString(q) > maxSearch {
+	nonce, long := q, utf8.RuneCountInString(q) > maxSearch
+	if len(q) <= maxSearchedNonce && idem.ValidNonce(q) {
+		nonce = idem.KeyOf(q)
+	}
+	if long && nonce == q { // a nonce of that length would be kept in another form
 		return r, apierr.New(apierr.InvalidParameters, "what is searched for must have at most 255 characters")
 	}
 	if !plainText(q) {
@@ -125,10 +132,14 @@ func (s *Service) Search(ctx context.Context, q string) (Results, error) {
 	}
 	id, isID := fields.ParseID(q)
 	for _, look := range searches {
-		if look.byID && !isID || look.kind == FoundNonce && !idem.WasSent(q) {
+		asked := q
+		switch {
+		case look.kind == FoundNonce && idem.WasSent(nonce):
+			asked = nonce
+		case look.kind == FoundNonce, long, look.byID && !isID:
 			continue
 		}
-		found, err := s.store.search(ctx, look, q, id)
+		found, err := s.store.search(ctx, look, asked, id)
 		if err != nil {
 			return r, err
 		}

@@ -82,7 +82,8 @@ type PaymentPage struct {
 	// SearchedTo is how far back this page has looked: all that fits and is newer is on
 	// this page or an earlier one. It is zero where there was nothing to look at.
 	SearchedTo time.Time
-	// Complete says that there are no more: all that could fit has been looked at.
+	// Complete says that there are no more: all that could fit has been looked at; by a
+	// nonce, among the newest 5,000 transactions that have it.
 	Complete bool
 }
 

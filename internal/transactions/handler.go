@@ -142,6 +142,7 @@ func (h *Handler) execute(c echo.Context, r idem.Route, o order) error {
 	}
 	switch {
 	case !cmd.Protected():
+		httpapi.LineOf(c).Unprotected = true
 		httpapi.SetAdvice(c, lookUp+" you send it again")
 	case cmd.Policy.Echo:
 		c.Response().Header().Set(cmd.Policy.Headers[0], cmd.Sent)

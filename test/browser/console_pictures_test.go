@@ -67,7 +67,7 @@ const aDay = `INSERT INTO request_minutes (minute, instance_id, requests, failur
 		FROM generate_series(date_trunc('minute', now()) - interval '25 hours', date_trunc('minute', now()) - interval '1 minute', interval '1 minute') m) x`
 
 // TestPicturesOfTheConsole makes those of the documentation, in the folder that SCREENSHOTS
-// names, such as docs/assets.
+// names, such as docs/assets. `pngquant --quality 85-100` makes them a third as large.
 func TestPicturesOfTheConsole(t *testing.T) {
 	if os.Getenv("SCREENSHOTS") == "" {
 		t.Skip("SCREENSHOTS names no folder for pictures")

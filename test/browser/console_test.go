@@ -354,6 +354,7 @@ func TestASessionEnds(t *testing.T) {
 	if n := pgtest.Exec(t, s.database, `UPDATE operator_sessions SET seen_at = seen_at - interval '31 minutes' WHERE expires_at > $1`, "-infinity"); n == 0 {
 		t.Fatal("there is no session")
 	}
+	d.until("the live list ends at the sign-in", `location.pathname === "/sign-in"`)
 	d.open("/nonces/" + p.Nonce)
 	d.signsIn()
 	d.until("the nonce's page", `location.pathname === "/nonces/`+p.Nonce+`"`)

@@ -81,6 +81,16 @@ function openTarget() {
 window.addEventListener("hashchange", openTarget);
 openTarget();
 
+// On a narrow screen the sections are wider than the page: the current one is in sight.
+function showSection() {
+  const current = document.querySelector(".top nav [aria-current]");
+  if (!current) return;
+  const nav = current.closest("nav");
+  const from = current.getBoundingClientRect().left - nav.getBoundingClientRect().left;
+  nav.scrollLeft += from - (nav.clientWidth - current.offsetWidth) / 2;
+}
+showSection();
+
 // The nonce of a form makes a second click harmless; this makes it invisible.
 document.addEventListener("submit", (event) => {
   const form = event.target;
