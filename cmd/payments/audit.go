@@ -43,17 +43,11 @@ func (c auditDatabase) read(ctx context.Context, f func(audit.Log) error) error 
 	if err != nil {
 		return err
 	}
-	db, err := postgres.Open(ctx, url, postgres.Options{MaxConns: 1, PgBouncer: c.PgBouncer})
-	switch {
-	case errors.Is(err, postgres.ErrSession):
+	db, err := openMigrated(ctx, url, c.PgBouncer)
+	if err != nil {
 		return err
-	case err != nil:
-		return unavailableError("%w", err)
 	}
 	defer db.Close()
-	if err := db.CheckSchema(ctx); err != nil {
-		return err
-	}
 	err = f(audit.Log{DB: db})
 	if postgres.IsUnavailable(err) {
 		return unavailableError("the audit log cannot be read: %s", postgres.Describe(err))

@@ -56,17 +56,11 @@ func (c doctorCmd) accept(ctx context.Context, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	db, err := postgres.Open(ctx, url, postgres.Options{MaxConns: 1, PgBouncer: c.PgBouncer})
-	switch {
-	case errors.Is(err, postgres.ErrSession):
+	db, err := openMigrated(ctx, url, c.PgBouncer)
+	if err != nil {
 		return err
-	case err != nil:
-		return unavailableError("%w", err)
 	}
 	defer db.Close()
-	if err := db.CheckSchema(ctx); err != nil {
-		return err
-	}
 	n, err := db.AcceptIdentity(ctx)
 	if err != nil {
 		return errors.New("--accept-database: the database cannot be written down as the right one: " + postgres.Describe(errors.Unwrap(err)))

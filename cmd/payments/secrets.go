@@ -15,6 +15,7 @@ import (
 
 	"github.com/oncepay/oncepay/internal/admin"
 	"github.com/oncepay/oncepay/internal/idem"
+	"github.com/oncepay/oncepay/internal/postgres"
 )
 
 // Secrets come from the environment or from files, never from a flag: a command line
@@ -150,6 +151,22 @@ func databaseURL() (string, error) {
 		err = errNoDatabaseURL
 	}
 	return value, err
+}
+
+// openMigrated opens one connection to a database whose schema this binary knows.
+func openMigrated(ctx context.Context, at string, pgbouncer bool) (*postgres.DB, error) {
+	db, err := postgres.Open(ctx, at, postgres.Options{MaxConns: 1, PgBouncer: pgbouncer})
+	switch {
+	case errors.Is(err, postgres.ErrSession):
+		return nil, err
+	case err != nil:
+		return nil, unavailableError("%w", err)
+	}
+	if err := db.CheckSchema(ctx); err != nil {
+		db.Close()
+		return nil, err
+	}
+	return db, nil
 }
 
 // databaseSetting is the URL of a database, or "" if it is not set.
