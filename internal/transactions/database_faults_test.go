@@ -435,6 +435,7 @@ var notOfALife = map[string]string{
 	"postgres.accept_identity": "an operator's command",
 	"postgres.session":         "asked at the start, before anybody is served",
 	"postgres.unfit":           "asked at the start, before anybody is served",
+	"postgres.find_index":      "asked at a migration",
 	"postgres.lacking":         "asked at the start, before anybody is served",
 	"postgres.schema":          "asked at the start, before anybody is served",
 	"idem.claim_once":          "of what moves no money, in a database transaction that fails as a whole: see idem.Once",

@@ -42,7 +42,8 @@ func (h *ReconciliationHandler) reconcile(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if w.After == "" { // later steps are of the same order
+	_, known := h.reconciler.service.providers.Named(w.Provider)
+	if w.After == "" && (known || w.Provider == "") { // later steps are of the same order, and nobody's books of none
 		if err := h.note(c.Request().Context(), w); err != nil {
 			return err
 		}
