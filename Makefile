@@ -146,4 +146,4 @@ vet:
 prove-ci:
 	go vet -tags faultpoints ./...
 	$(BUILD_FAULTS)
-	./$(FAULTS) --duration 75s --at-least 4
+	./$(FAULTS) --duration 60s --at-least 4

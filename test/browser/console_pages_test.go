@@ -43,8 +43,8 @@ func furnish(t *testing.T) *furnished {
 		s.buysCups(f.order, nil)
 	}
 	s.buysCups("order-1044", map[string]any{"payment_method": byCard(poorCard, true)})
-	for i, fault := range []string{"sandbox:pending-then-approve=60s", "sandbox:pending-then-approve=60s"} {
-		s.buysCups(fmt.Sprintf("order-%d", 1045+i), map[string]any{"payment_method": byCard(plainCard, true), "description": fault})
+	for _, order := range []string{"order-1045", "order-1046"} { // nobody confirms them
+		s.buysCups(order, map[string]any{"payment_method": byCard(plainCard, true), "description": "sandbox:challenge"})
 	}
 	// It takes a quarter of an hour until a person has to look.
 	n := pgtest.Exec(t, s.database, `UPDATE transactions SET parked_at = clock_timestamp(), next_attempt_at = clock_timestamp() + interval '1 hour' WHERE payment_id = (SELECT id FROM payments WHERE merchant_order_id = $1)`, "order-1046")
@@ -218,7 +218,7 @@ func (s *stage) attacks(text string) made {
 	}
 	api := harness.NewClient(s.dev.Info.BaseURL, keys)
 	s.pays(api, keys.AccountID, atMost("p:"+asNonce(text), 64), text, map[string]any{
-		"payment_method": byCard(plainCard, true), "description": "sandbox:pending-then-approve=60s",
+		"payment_method": byCard(plainCard, true), "description": "sandbox:challenge",
 	})
 	card := byCard(goodCard, true)
 	card["detail"].(map[string]any)["card"].(map[string]any)["soft_descriptor"] = atMost(text, 15)

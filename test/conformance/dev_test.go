@@ -83,7 +83,7 @@ func checkDevFiles(t *testing.T, dataDir string) {
 	if err := json.Unmarshal(data, &fields); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"account_id", "admin_token", "admin_url", "base_url", "pid", "private_secret_key", "public_api_key", "sandbox_url"}
+	want := []string{"account_id", "admin_token", "admin_url", "base_url", "database_url", "pid", "private_secret_key", "public_api_key", "sandbox_url"}
 	if got := slices.Sorted(maps.Keys(fields)); !slices.Equal(got, want) {
 		t.Errorf("dev.json has the fields %v", got)
 	}
@@ -95,6 +95,7 @@ func checkDevFiles(t *testing.T, dataDir string) {
 		"public_api_key":     `^sandbox_.{32,}$`,
 		"private_secret_key": `^.{43,}$`, // 256 bits, six to a character
 		"admin_token":        `^.{32,}$`,
+		"database_url":       `^postgres://`,
 	} {
 		if value, _ := fields[name].(string); !regexp.MustCompile(form).MatchString(value) {
 			t.Errorf("%s does not look as it should", name)
