@@ -45,6 +45,24 @@ func Body(c echo.Context) (jsontree.Value, error) {
 	return v, nil
 }
 
+// Object is Body where it must be an object.
+func Object(c echo.Context) (jsontree.Value, error) {
+	body, err := Body(c)
+	if err == nil && body.Kind() != jsontree.Object {
+		err = apierr.New(apierr.InvalidRequest, "$ must be an object")
+	}
+	return body, err
+}
+
+// OptionalObject is Object where a request may do without a body, as many clients send
+// none where there is nothing to say, and others always one.
+func OptionalObject(c echo.Context) (jsontree.Value, error) {
+	if c.Request().ContentLength == 0 {
+		return jsontree.Value{}, nil
+	}
+	return Object(c)
+}
+
 // RawBody reads a request's body, which says that it is JSON, byte for byte: for whoever
 // has to check a signature first, which is why it must not be packed. It fails with 408,
 // 413, 415 or 400.

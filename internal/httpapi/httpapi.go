@@ -5,6 +5,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -327,6 +328,23 @@ func (o Options) explain(err error, c echo.Context) (*apierr.Error, bool) {
 // Timestamp is how answers write a time: UTC, with microseconds, as PostgreSQL keeps
 // them.
 func Timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z") }
+
+// TimestampOrNull is a time as answers write it, null where there is none.
+func TimestampOrNull(t *time.Time) *string {
+	if t == nil {
+		return nil
+	}
+	return new(Timestamp(*t))
+}
+
+// Answer answers with v as JSON, and a line's end.
+func Answer(c echo.Context, status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return JSON(c, status, append(b, '\n'))
+}
 
 // JSON answers with bytes that are JSON already.
 func JSON(c echo.Context, status int, body []byte) error {

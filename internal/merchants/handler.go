@@ -1,7 +1,6 @@
 package merchants
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -38,7 +37,7 @@ func (h *OperatorHandler) Mount(g *echo.Group) {
 
 // create is POST /admin/v1/merchants.
 func (h *OperatorHandler) create(c echo.Context) error {
-	body, err := object(c)
+	body, err := httpapi.Object(c)
 	if err != nil {
 		return err
 	}
@@ -58,7 +57,7 @@ func (h *OperatorHandler) create(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusCreated, struct {
+	return httpapi.Answer(c, http.StatusCreated, struct {
 		AccountID         string   `json:"account_id"`
 		Name              string   `json:"name"`
 		IdempotencyPolicy string   `json:"idempotency_policy"`
@@ -84,7 +83,7 @@ func (h *OperatorHandler) list(c echo.Context) error {
 	for i, m := range ms {
 		views[i] = m.wire()
 	}
-	return answer(c, http.StatusOK, views)
+	return httpapi.Answer(c, http.StatusOK, views)
 }
 
 // get is GET /admin/v1/merchants/{account_id}.
@@ -97,7 +96,7 @@ func (h *OperatorHandler) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, m.wire())
+	return httpapi.Answer(c, http.StatusOK, m.wire())
 }
 
 // update is PATCH /admin/v1/merchants/{account_id}.
@@ -106,7 +105,7 @@ func (h *OperatorHandler) update(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	body, err := object(c)
+	body, err := httpapi.Object(c)
 	if err != nil {
 		return err
 	}
@@ -132,7 +131,7 @@ func (h *OperatorHandler) update(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, m.wire())
+	return httpapi.Answer(c, http.StatusOK, m.wire())
 }
 
 // disable is POST /admin/v1/merchants/{account_id}/disable.
@@ -146,14 +145,14 @@ func (h *OperatorHandler) setDisabled(c echo.Context, disabled bool) error {
 	if err != nil {
 		return err
 	}
-	if _, err := optionalObject(c); err != nil {
+	if _, err := httpapi.OptionalObject(c); err != nil {
 		return err
 	}
 	m, err := h.service.SetDisabled(c.Request().Context(), account, disabled)
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, m.wire())
+	return httpapi.Answer(c, http.StatusOK, m.wire())
 }
 
 // createKey is POST /admin/v1/merchants/{account_id}/keys.
@@ -162,7 +161,7 @@ func (h *OperatorHandler) createKey(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	body, err := object(c)
+	body, err := httpapi.Object(c)
 	if err != nil {
 		return err
 	}
@@ -178,7 +177,7 @@ func (h *OperatorHandler) createKey(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusCreated, shown(pair, networks))
+	return httpapi.Answer(c, http.StatusCreated, shown(pair, networks))
 }
 
 // listKeys is GET /admin/v1/merchants/{account_id}/keys, the newest first.
@@ -202,7 +201,7 @@ func (h *OperatorHandler) listKeys(c echo.Context) error {
 	for i, k := range ks {
 		views[i] = k.wire()
 	}
-	return answer(c, http.StatusOK, views)
+	return httpapi.Answer(c, http.StatusOK, views)
 }
 
 // restrict is PATCH /admin/v1/merchants/{account_id}/keys/{key_id}.
@@ -211,7 +210,7 @@ func (h *OperatorHandler) restrict(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	body, err := object(c)
+	body, err := httpapi.Object(c)
 	if err != nil {
 		return err
 	}
@@ -227,7 +226,7 @@ func (h *OperatorHandler) restrict(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, k.wire())
+	return httpapi.Answer(c, http.StatusOK, k.wire())
 }
 
 // rotate is POST /admin/v1/merchants/{account_id}/keys/{key_id}/rotate.
@@ -236,7 +235,7 @@ func (h *OperatorHandler) rotate(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	body, err := optionalObject(c)
+	body, err := httpapi.OptionalObject(c)
 	if err != nil {
 		return err
 	}
@@ -248,7 +247,7 @@ func (h *OperatorHandler) rotate(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusCreated, struct {
+	return httpapi.Answer(c, http.StatusCreated, struct {
 		shownKey
 		Replaces wireKey `json:"replaces"`
 	}{shown(successor, old.Networks), old.wire()})
@@ -260,22 +259,14 @@ func (h *OperatorHandler) revoke(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := optionalObject(c); err != nil {
+	if _, err := httpapi.OptionalObject(c); err != nil {
 		return err
 	}
 	k, err := h.service.Revoke(c.Request().Context(), account, id)
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, k.wire())
-}
-
-func timestampOrNull(t *time.Time) *string {
-	if t == nil {
-		return nil
-	}
-	s := httpapi.Timestamp(*t)
-	return &s
+	return httpapi.Answer(c, http.StatusOK, k.wire())
 }
 
 // wireMerchant is a merchant as an operator sees it.
@@ -289,7 +280,7 @@ type wireMerchant struct {
 }
 
 func (m Merchant) wire() wireMerchant {
-	return wireMerchant{m.AccountID.String(), m.Name, m.IdempotencyPolicy, m.Origins, httpapi.Timestamp(m.CreatedAt), timestampOrNull(m.DisabledAt)}
+	return wireMerchant{m.AccountID.String(), m.Name, m.IdempotencyPolicy, m.Origins, httpapi.Timestamp(m.CreatedAt), httpapi.TimestampOrNull(m.DisabledAt)}
 }
 
 // wireKey is a key as an operator sees it from then on.
@@ -309,8 +300,8 @@ type wireKey struct {
 func (k Key) wire() wireKey {
 	return wireKey{
 		ID: k.ID.String(), AccountID: k.AccountID.String(), Mode: k.Mode, PublicAPIKey: k.PublicAPIKey, Status: k.Status,
-		CreatedAt: httpapi.Timestamp(k.CreatedAt), LastUsedAt: timestampOrNull(k.LastUsedAt), ExpiresAt: timestampOrNull(k.ExpiresAt),
-		RevokedAt: timestampOrNull(k.RevokedAt), AllowedNetworks: k.Networks,
+		CreatedAt: httpapi.Timestamp(k.CreatedAt), LastUsedAt: httpapi.TimestampOrNull(k.LastUsedAt), ExpiresAt: httpapi.TimestampOrNull(k.ExpiresAt),
+		RevokedAt: httpapi.TimestampOrNull(k.RevokedAt), AllowedNetworks: k.Networks,
 	}
 }
 
@@ -342,23 +333,6 @@ func keyOf(c echo.Context) (account, id uuid.UUID, err error) {
 		return uuid.Nil, uuid.Nil, errNoKey()
 	}
 	return account, id, nil
-}
-
-func object(c echo.Context) (jsontree.Value, error) {
-	body, err := httpapi.Body(c)
-	if err == nil && body.Kind() != jsontree.Object {
-		err = apierr.New(apierr.InvalidRequest, "$ must be an object")
-	}
-	return body, err
-}
-
-// optionalObject is object where a request may do without a body, as many clients
-// send none where there is nothing to say, and others always one.
-func optionalObject(c echo.Context) (jsontree.Value, error) {
-	if c.Request().ContentLength == 0 {
-		return jsontree.Value{}, nil
-	}
-	return object(c)
 }
 
 func text(v jsontree.Value, required bool) (string, error) {
@@ -433,13 +407,4 @@ func overlapOf(v jsontree.Value) (time.Duration, error) {
 	}
 	overlap := time.Duration(seconds) * time.Second
 	return overlap, validateOverlap(overlap)
-}
-
-// answer answers with v.
-func answer(c echo.Context, status int, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return httpapi.JSON(c, status, append(b, '\n'))
 }

@@ -1,7 +1,6 @@
 package operators
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"time"
@@ -9,10 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
-	"github.com/oncepay/oncepay/internal/apierr"
 	"github.com/oncepay/oncepay/internal/fields"
 	"github.com/oncepay/oncepay/internal/httpapi"
-	"github.com/oncepay/oncepay/internal/jsontree"
 )
 
 // OperatorHandler is how an admin looks after operators and tokens, by the operator's API.
@@ -52,12 +49,12 @@ func (h *OperatorHandler) list(c echo.Context) error {
 	for i, p := range people {
 		views[i] = p.wire()
 	}
-	return answer(c, http.StatusOK, views)
+	return httpapi.Answer(c, http.StatusOK, views)
 }
 
 // invite is POST /admin/v1/operators.
 func (h *OperatorHandler) invite(c echo.Context) error {
-	body, err := object(c)
+	body, err := httpapi.Object(c)
 	if err != nil {
 		return err
 	}
@@ -71,12 +68,12 @@ func (h *OperatorHandler) invite(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusCreated, l.wire())
+	return httpapi.Answer(c, http.StatusCreated, l.wire())
 }
 
 // update is PATCH /admin/v1/operators/{name}.
 func (h *OperatorHandler) update(c echo.Context) error {
-	body, err := object(c)
+	body, err := httpapi.Object(c)
 	if err != nil {
 		return err
 	}
@@ -97,31 +94,31 @@ func (h *OperatorHandler) update(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, p.wire())
+	return httpapi.Answer(c, http.StatusOK, p.wire())
 }
 
 // resetPassword is POST /admin/v1/operators/{name}/reset-password.
 func (h *OperatorHandler) resetPassword(c echo.Context) error {
-	if err := nothing(c); err != nil {
+	if _, err := httpapi.OptionalObject(c); err != nil {
 		return err
 	}
 	l, err := h.service.ResetPassword(c.Request().Context(), nameOf(c))
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusCreated, l.wire())
+	return httpapi.Answer(c, http.StatusCreated, l.wire())
 }
 
 // signOut is POST /admin/v1/operators/{name}/sign-out.
 func (h *OperatorHandler) signOut(c echo.Context) error {
-	if err := nothing(c); err != nil {
+	if _, err := httpapi.OptionalObject(c); err != nil {
 		return err
 	}
 	n, err := h.service.SignOutEverywhere(c.Request().Context(), nameOf(c))
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, struct {
+	return httpapi.Answer(c, http.StatusOK, struct {
 		Name          string `json:"name"`
 		SessionsEnded int64  `json:"sessions_ended"`
 	}{normalName(nameOf(c)), n})
@@ -129,13 +126,13 @@ func (h *OperatorHandler) signOut(c echo.Context) error {
 
 // withdraw is POST /admin/v1/operators/{name}/withdraw-invitation.
 func (h *OperatorHandler) withdraw(c echo.Context) error {
-	if err := nothing(c); err != nil {
+	if _, err := httpapi.OptionalObject(c); err != nil {
 		return err
 	}
 	if err := h.service.Withdraw(c.Request().Context(), nameOf(c)); err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, struct {
+	return httpapi.Answer(c, http.StatusOK, struct {
 		Name string `json:"name"`
 	}{normalName(nameOf(c))})
 }
@@ -158,12 +155,12 @@ func (h *OperatorHandler) listTokens(c echo.Context) error {
 	for i, t := range ts {
 		views[i] = t.wire()
 	}
-	return answer(c, http.StatusOK, views)
+	return httpapi.Answer(c, http.StatusOK, views)
 }
 
 // createToken is POST /admin/v1/tokens.
 func (h *OperatorHandler) createToken(c echo.Context) error {
-	body, err := object(c)
+	body, err := httpapi.Object(c)
 	if err != nil {
 		return err
 	}
@@ -178,7 +175,7 @@ func (h *OperatorHandler) createToken(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusCreated, struct {
+	return httpapi.Answer(c, http.StatusCreated, struct {
 		wireToken
 		Token string `json:"token"`
 	}{t.wire(), secret})
@@ -186,7 +183,7 @@ func (h *OperatorHandler) createToken(c echo.Context) error {
 
 // revokeToken is POST /admin/v1/tokens/{token_id}/revoke.
 func (h *OperatorHandler) revokeToken(c echo.Context) error {
-	if err := nothing(c); err != nil {
+	if _, err := httpapi.OptionalObject(c); err != nil {
 		return err
 	}
 	id, err := uuid.Parse(c.Param("token_id"))
@@ -197,7 +194,7 @@ func (h *OperatorHandler) revokeToken(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, t.wire())
+	return httpapi.Answer(c, http.StatusOK, t.wire())
 }
 
 // wirePerson is an operator on the wire.
@@ -213,7 +210,7 @@ type wirePerson struct {
 
 func (p Person) wire() wirePerson {
 	return wirePerson{
-		p.ID.String(), p.Name, p.Role, httpapi.Timestamp(p.CreatedAt), httpapi.Timestamp(p.ChangedAt), timestampOrNull(p.DisabledAt), timestampOrNull(p.SeenAt),
+		p.ID.String(), p.Name, p.Role, httpapi.Timestamp(p.CreatedAt), httpapi.Timestamp(p.ChangedAt), httpapi.TimestampOrNull(p.DisabledAt), httpapi.TimestampOrNull(p.SeenAt),
 	}
 }
 
@@ -245,7 +242,7 @@ type wireToken struct {
 func (t Token) wire() wireToken {
 	return wireToken{
 		t.ID.String(), t.Name, t.Scope, t.Status, t.CreatedBy, httpapi.Timestamp(t.CreatedAt), httpapi.Timestamp(t.ExpiresAt),
-		timestampOrNull(t.LastUsedAt), timestampOrNull(t.RevokedAt),
+		httpapi.TimestampOrNull(t.LastUsedAt), httpapi.TimestampOrNull(t.RevokedAt),
 	}
 }
 
@@ -256,38 +253,4 @@ func nameOf(c echo.Context) string {
 		return name
 	}
 	return c.Param("name")
-}
-
-func timestampOrNull(t *time.Time) *string {
-	if t == nil {
-		return nil
-	}
-	return new(httpapi.Timestamp(*t))
-}
-
-func object(c echo.Context) (jsontree.Value, error) {
-	body, err := httpapi.Body(c)
-	if err == nil && body.Kind() != jsontree.Object {
-		err = apierr.New(apierr.InvalidRequest, "$ must be an object")
-	}
-	return body, err
-}
-
-// nothing takes no body, or an object: many clients send none where there is nothing to
-// say, and others always one.
-func nothing(c echo.Context) error {
-	if c.Request().ContentLength == 0 {
-		return nil
-	}
-	_, err := object(c)
-	return err
-}
-
-// answer answers with v.
-func answer(c echo.Context, status int, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return httpapi.JSON(c, status, append(b, '\n'))
 }
